@@ -1,0 +1,28 @@
+{
+  "variables": {
+    "hast_core_sources": [
+      "src-native/base/assert.cc"
+    ],
+    "hast_addon_sources": [
+      "src-native/binding/addon.cc"
+    ],
+    "hast_defines": [
+      "_GNU_SOURCE",
+      "_FILE_OFFSET_BITS=64"
+    ],
+    "hast_cflags": [
+      "-std=c++20",
+      "-fno-exceptions",
+      "-fno-rtti",
+      "-fvisibility=hidden"
+    ],
+    "hast_warnings": [
+      "-Wall",
+      "-Wextra",
+      "-Wpedantic",
+      "-Wshadow",
+      "-Wconversion",
+      "-Werror"
+    ]
+  }
+}
