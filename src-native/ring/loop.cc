@@ -1,0 +1,87 @@
+#include "ring/loop.h"
+
+#include <cerrno>
+
+#include "base/assert.h"
+
+namespace hast {
+
+namespace {
+thread_local Loop* current_loop = nullptr;
+}  // namespace
+
+Loop::Loop() {
+  HAST_ASSERT(current_loop == nullptr);
+  current_loop = this;
+}
+
+Loop::~Loop() {
+  HAST_ASSERT(current_loop == this);
+  current_loop = nullptr;
+}
+
+Loop& Loop::current() {
+  HAST_ASSERT(current_loop != nullptr);
+  return *current_loop;
+}
+
+void Loop::start(Timer& timer, uint64_t due_us) {
+  HAST_ASSERT(!timer.armed);
+  timer.armed = true;
+  timer.due_us = due_us;
+  Timer* before = nullptr;
+  Timer* after = first_timer_;
+  while (after != nullptr && after->due_us <= due_us) {
+    before = after;
+    after = after->following;
+  }
+  timer.previous = before;
+  timer.following = after;
+  if (after != nullptr) after->previous = &timer;
+  if (before != nullptr) {
+    before->following = &timer;
+  } else {
+    first_timer_ = &timer;
+  }
+}
+
+void Loop::unlink(Timer& timer) {
+  HAST_ASSERT(timer.armed);
+  timer.armed = false;
+  if (timer.previous != nullptr) {
+    timer.previous->following = timer.following;
+  } else {
+    first_timer_ = timer.following;
+  }
+  if (timer.following != nullptr) timer.following->previous = timer.previous;
+}
+
+void Loop::cancel(Timer& timer) {
+  if (!timer.armed) return;
+  unlink(timer);
+  ready(timer, -ECANCELED);
+}
+
+void Loop::expire_timers() {
+  const uint64_t now = now_us();
+  while (first_timer_ != nullptr && first_timer_->due_us <= now) {
+    Timer& timer = *first_timer_;
+    unlink(timer);
+    ready(timer, 0);
+  }
+}
+
+uint64_t Loop::next_due_us() const {
+  return first_timer_ == nullptr ? UINT64_MAX : first_timer_->due_us;
+}
+
+uint64_t Loop::run_ready() {
+  uint64_t ran = 0;
+  while (Completion* c = ready_.pop()) {
+    c->run(*c);
+    ++ran;
+  }
+  return ran;
+}
+
+}  // namespace hast
