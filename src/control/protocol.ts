@@ -1,0 +1,111 @@
+/**
+ * Shapes of the control socket: HTTP/1.1 with JSON over a UNIX socket (docs/control.md).
+ * Both ends validate with these; nobody else knows the words.
+ */
+import * as v from 'valibot';
+
+export const RoleSchema = v.picklist(['init', 'primary', 'secondary']);
+export type Role = v.InferOutput<typeof RoleSchema>;
+
+/** `POST /v1/resources/NAME/role`. The answer comes when the role is really taken. */
+export const RoleRequestSchema = v.strictObject({
+  role: RoleSchema,
+  /** `-f`: skip the refusals of which the text says that -f skips them. */
+  force: v.optional(v.boolean(), false),
+  /** Refuse to demote while the provider is open. */
+  ifUnused: v.optional(v.boolean(), false),
+});
+export type RoleRequest = v.InferOutput<typeof RoleRequestSchema>;
+
+/** Body of every answer other than 2xx. `exit` is what hastctl ends with for it. */
+export const FailureSchema = v.object({
+  code: v.string(),
+  message: v.string(),
+  hint: v.optional(v.string()),
+  exit: v.number(),
+});
+export type Failure = v.InferOutput<typeof FailureSchema>;
+
+export const RoleAnswerSchema = v.object({
+  name: v.string(),
+  previous: RoleSchema,
+  role: RoleSchema,
+  /** Said to the operator even though the change was made (degraded start, split-brain seen ...). */
+  notices: v.array(v.string()),
+});
+export type RoleAnswer = v.InferOutput<typeof RoleAnswerSchema>;
+
+export const WorkerSchema = v.object({
+  pid: v.number(),
+  status: v.picklist(['complete', 'degraded']),
+  state: v.picklist(['connecting', 'degraded', 'syncing', 'in-sync', 'secondary', 'stopping']),
+  reason: v.string(),
+  peerKind: v.picklist(['none', 'ours', 'original']),
+  protocolVersion: v.number(),
+  replication: v.picklist(['fullsync', 'memsync', 'async']),
+  syncSource: v.picklist(['none', 'local', 'remote']),
+  extentBytes: v.number(),
+  keepdirty: v.number(),
+  dirtyBytes: v.number(),
+  syncBytesLeft: v.number(),
+  syncBytesDone: v.number(),
+  syncBytesPerSecond: v.number(),
+  localStale: v.boolean(),
+  clients: v.array(v.string()),
+  inFlight: v.number(),
+  reads: v.number(),
+  writes: v.number(),
+  deletes: v.number(),
+  flushes: v.number(),
+  activemapUpdates: v.number(),
+  readErrors: v.number(),
+  writeErrors: v.number(),
+  deleteErrors: v.number(),
+  flushErrors: v.number(),
+  queueLocal: v.number(),
+  queueSend: v.number(),
+  queueRecv: v.number(),
+  queueDone: v.number(),
+  queueIdle: v.number(),
+});
+export type WorkerStatus = v.InferOutput<typeof WorkerSchema>;
+
+/** `GET /v1/resources/NAME`, and each element of `GET /v1/resources` ({resources: [...]}). */
+export const ResourceSchema = v.object({
+  name: v.string(),
+  provname: v.string(),
+  role: RoleSchema,
+  local: v.string(),
+  remote: v.string(),
+  source: v.nullable(v.string()),
+  export: v.string(),
+  replication: v.picklist(['fullsync', 'memsync', 'async']),
+  checksum: v.string(),
+  compression: v.string(),
+  /** Why the resource is in this state and which command comes next; empty when all is well. */
+  notes: v.array(v.string()),
+  /** The last failure of a worker, kept until the next role change. */
+  lastError: v.nullable(v.object({ code: v.string(), message: v.string(), exit: v.number() })),
+  worker: v.nullable(WorkerSchema),
+});
+export type ResourceStatus = v.InferOutput<typeof ResourceSchema>;
+export const ResourceListSchema = v.object({ resources: v.array(ResourceSchema) });
+
+/** `GET /v1/events`: one JSON object in each `data:` line. */
+export const EventSchema = v.object({
+  time: v.string(),
+  resource: v.string(),
+  event: v.string(),
+  detail: v.optional(v.record(v.string(), v.union([v.string(), v.number()]))),
+});
+export type ControlEvent = v.InferOutput<typeof EventSchema>;
+
+export const CONTROL_LIMITS = {
+  headerBytes: 16 * 1024,
+  bodyBytes: 64 * 1024,
+  clients: 64,
+  queuedEvents: 256,
+  /** hastctl waits this long for an answer, then exits 69. */
+  answerSeconds: 30,
+  roleAnswerSeconds: 120,
+} as const;

@@ -1,0 +1,248 @@
+/**
+ * The one door to the C++ addon: its loader and its whole declared surface, in three groups.
+ * The supervisor uses `host` and nothing else; `create` uses `host` and `codec`; a worker uses `engine`.
+ */
+import { createRequire } from 'node:module';
+import { dirname, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { HastError } from './error.ts';
+
+/** What is known of an opened local component. Sizes in bytes. */
+export interface ComponentInfo {
+  readonly fd: number;
+  readonly sizeBytes: bigint;
+  readonly sectorBytes: number;
+  /** Alignment that direct I/O asks for; smaller I/O is read-modify-write in the core. */
+  readonly granuleBytes: number;
+  readonly blockDevice: boolean;
+  /** False when the file system refused O_DIRECT and the file was opened buffered. */
+  readonly direct: boolean;
+  /** Identity of the device behind the path: two resources may not name one. */
+  readonly device: string;
+}
+
+/** System calls that Node lacks. Each is one function without state; errors are HastError with `errno`. */
+export interface HostFunctions {
+  /**
+   * Opens a block device or regular file (O_DIRECT where possible, CLOEXEC). `lock`: exclusive, on this very
+   * open file; EWOULDBLOCK/EBUSY is reported with that errno and tried again by the caller (rule 18).
+   */
+  openComponent(path: string, write: boolean, lock: boolean): ComponentInfo;
+  closeFd(fd: number): void;
+  /** Aligned reads and writes of the small metadata area; whole length or an error. */
+  readAt(fd: number, offset: bigint, length: number): Buffer;
+  writeAt(fd: number, offset: bigint, data: Buffer): void;
+  flush(fd: number): void;
+  /** Listening UNIX socket as a plain CLOEXEC descriptor; an existing socket file nobody answers on is replaced. */
+  listenUnix(path: string, mode: number, uid: number, gid: number): number;
+  listenTcp(host: string, port: number): number;
+  /** Peer credentials of a connected UNIX socket. */
+  peerCredentials(fd: number): { readonly pid: number; readonly uid: number; readonly gid: number };
+  flock(fd: number): boolean;
+  setTitle(title: string): void;
+  syslogOpen(ident: string): void;
+  syslog(priority: number, text: string): void;
+  /** PR_SET_IO_FLUSHER; false when the kernel refused. */
+  setIoFlusher(on: boolean): boolean;
+  /** RLIMIT_MEMLOCK of this process (inherited); false when refused. */
+  setMemlockLimit(bytes: bigint): boolean;
+  /** no_new_privs, no core dump of other people's data, seccomp where asked; returns what was refused. */
+  confine(): readonly string[];
+  /** uid, gid of a user name; null when there is none. */
+  lookupUser(name: string): { readonly uid: number; readonly gid: number } | null;
+}
+
+/** Layout of a new component, computed by the core (`codec/layout`). */
+export interface LayoutRequest {
+  readonly mediaBytes: bigint;
+  readonly sectorBytes: number;
+  readonly extentBytes: number;
+  readonly keepdirty: number;
+  readonly layout: 'aligned' | 'hast';
+}
+export interface Layout {
+  readonly offset: bigint;
+  readonly dataBytes: bigint;
+  readonly mapBytes: number;
+}
+/** The nine HAST fields; u64 as bigint. */
+export interface MetadataFields {
+  readonly resource: string;
+  readonly datasize: bigint;
+  readonly extentsize: number;
+  readonly keepdirty: number;
+  readonly offset: bigint;
+  readonly resuid: bigint;
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
+  readonly prevrole: 'init' | 'primary' | 'secondary';
+}
+export interface CodecFunctions {
+  layout(request: LayoutRequest): Layout;
+  /** The 4096-byte metadata block of a fresh resource; `contentsEqual` leaves our own record behind it. */
+  metadataBlock(fields: MetadataFields, contentsEqual: boolean): Buffer;
+  /** Bounds and error table of the core, for the check at load. */
+  limits(): Readonly<Record<string, number>>;
+  // Synchronous codec calls for the benches (buffers only ever made by the bench itself).
+  crc32(data: Buffer): number;
+  isZero(data: Buffer): boolean;
+}
+
+/** A numeric address a worker may connect to. */
+export interface NumericAddress {
+  readonly host: string;
+  readonly port: number;
+  readonly family: 4 | 6;
+}
+
+/** What the second message of a primary said; read by the parent, used by the secondary's engine. u64 as bigint. */
+export interface PeerHello {
+  readonly version: number;
+  readonly resuid: bigint;
+  readonly localcnt: bigint;
+  readonly remotecnt: bigint;
+  readonly virgin: boolean;
+  /** Both sides announced and the primary confirmed our extensions. */
+  readonly extended: boolean;
+  readonly epoch: bigint;
+  readonly bootid: bigint;
+}
+
+/** Settings that may change while a worker runs. */
+export interface EngineTuning {
+  readonly replication: 'fullsync' | 'memsync' | 'async';
+  readonly checksum: 'none' | 'crc32' | 'sha256';
+  readonly compression: 'none' | 'hole' | 'lzf';
+  readonly timeoutSeconds: number;
+  readonly metaflush: boolean;
+  /** Empty: `remote none`, never connects. */
+  readonly peers: readonly NumericAddress[];
+  readonly source: NumericAddress | null;
+}
+
+export interface EngineSpec extends EngineTuning {
+  readonly resource: string;
+  readonly provider: string;
+  readonly role: 'primary' | 'secondary';
+  /** `role -f`: skip the refusals of rules 16 and 21. */
+  readonly force: boolean;
+  /** The opened and locked component; the engine owns the descriptor from here. */
+  readonly diskFd: number;
+  /** Listening socket of the NBD export (primary), or -1. */
+  readonly exportFd: number;
+  /** Connections 1 and 2 as the peer opened them (secondary), or -1. */
+  readonly requestsFd: number;
+  readonly repliesFd: number;
+  readonly hello: PeerHello | null;
+  /** Sector size of the exported device; 0: the disk's. */
+  readonly sectorBytes: number;
+}
+
+export type EngineEventName =
+  | 'connect'
+  | 'disconnect'
+  | 'syncstart'
+  | 'syncdone'
+  | 'syncintr'
+  | 'split-brain';
+
+/** What an engine tells its worker, in order. */
+export type EngineEvent =
+  | { readonly type: 'log'; readonly level: LogLevel; readonly text: string }
+  /** Primary: routing is decided and the export accepts I/O. Secondary: ready for the peer's requests. */
+  | { readonly type: 'ready' }
+  | { readonly type: 'event'; readonly name: EngineEventName }
+  /** The last event of an engine. exit: sysexits code, 0 after an orderly stop. */
+  | { readonly type: 'end'; readonly exit: number; readonly code: string; readonly text: string };
+export type LogLevel =
+  | 'emerg'
+  | 'alert'
+  | 'crit'
+  | 'error'
+  | 'warning'
+  | 'notice'
+  | 'info'
+  | 'debug1'
+  | 'debug2';
+
+/** A snapshot; counters are since the engine's start, bytes and counts as numbers below 2^53. */
+export interface EngineStats {
+  readonly status: 'complete' | 'degraded';
+  /** Finer than status: what `hastctl list` and `why` explain. */
+  readonly state: 'connecting' | 'degraded' | 'syncing' | 'in-sync' | 'secondary' | 'stopping';
+  readonly reason: string;
+  readonly peerKind: 'none' | 'ours' | 'original';
+  readonly protocolVersion: number;
+  readonly replication: 'fullsync' | 'memsync' | 'async';
+  readonly syncSource: 'none' | 'local' | 'remote';
+  readonly extentBytes: number;
+  readonly keepdirty: number;
+  readonly dirtyBytes: number;
+  readonly syncBytesLeft: number;
+  readonly syncBytesDone: number;
+  readonly syncBytesPerSecond: number;
+  readonly localStale: boolean;
+  readonly clients: readonly string[];
+  readonly inFlight: number;
+  readonly reads: number;
+  readonly writes: number;
+  readonly deletes: number;
+  readonly flushes: number;
+  readonly activemapUpdates: number;
+  readonly readErrors: number;
+  readonly writeErrors: number;
+  readonly deleteErrors: number;
+  readonly flushErrors: number;
+  readonly queueLocal: number;
+  readonly queueSend: number;
+  readonly queueRecv: number;
+  readonly queueDone: number;
+  readonly queueIdle: number;
+}
+
+export interface EngineHandle {
+  readonly __engine: unique symbol;
+}
+export interface EngineFunctions {
+  /** Starts the engine's thread. `onEvent` is called on the JS thread; `end` is the last call. */
+  start(spec: EngineSpec, onEvent: (event: EngineEvent) => void): EngineHandle;
+  /** Drain, flush, end. A primary stops admission first (rule 22). Idempotent; the end comes as an event. */
+  stop(handle: EngineHandle): void;
+  reconfigure(handle: EngineHandle, tuning: EngineTuning): void;
+  /** The peer was heard of: end the wait before the next attempt to connect. */
+  kick(handle: EngineHandle): void;
+  stats(handle: EngineHandle): Promise<EngineStats>;
+}
+
+export interface NativeModule {
+  readonly version: () => string;
+  readonly host: HostFunctions;
+  readonly codec: CodecFunctions;
+  readonly engine: EngineFunctions;
+}
+
+/** Tries the override, the developer build, then a prebuild; the error names all that was tried. */
+function load(): NativeModule {
+  const require = createRequire(import.meta.url);
+  const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
+  const tried: string[] = [];
+  const override = process.env.HASTD_NATIVE;
+  const candidates = override === undefined ? [`${root}/out/native/hastd.node`] : [override];
+  for (const path of candidates) {
+    try {
+      return require(path) as NativeModule;
+    } catch (error) {
+      tried.push(`${path}: ${(error as Error).message}`);
+    }
+  }
+  if (override === undefined) {
+    try {
+      return (require('node-gyp-build') as (root: string) => NativeModule)(root);
+    } catch (error) {
+      tried.push(`node-gyp-build: ${(error as Error).message}`);
+    }
+  }
+  throw new HastError('NATIVE_MISSING', { message: tried.join('; ') });
+}
+
+export const native: NativeModule = load();
