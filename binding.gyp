@@ -1,6 +1,6 @@
 {
   # The release build and the prebuilt packages. Developers build with CMakeLists.txt; both read
-  # src-native/native.gypi. Warnings are errors only there: a user's newer compiler may know more of them.
+  # src-native/native.gypi. Warnings are errors only there: a newer compiler may know more of them.
   # OpenSSL and zlib: Node's own headers (node-gyp adds them) and Node's own symbols, so no -l.
   "includes": ["src-native/native.gypi"],
   "targets": [

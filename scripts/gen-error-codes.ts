@@ -33,10 +33,9 @@ function readTable(text: string): Row[] {
 }
 
 const lines = readTable(readFileSync(FROM, 'utf8')).map(
-  ({ code, message, hint, exit }) =>
-    `  ${code}: { message: ${JSON.stringify(message)}, hint: ${JSON.stringify(hint)}, exit: ${exit} },`,
+  ({ code, ...row }) => `  ${code}: ${JSON.stringify(row)},`,
 );
-const text = `// Made by scripts/gen-error-codes.ts of src-native/base/error_codes.def: change that one.
+const text = `// Made of src-native/base/error_codes.def by scripts/gen-error-codes.ts: change that one.
 
 interface Row {
   readonly message: string;
