@@ -35,7 +35,7 @@ function readTable(text: string): Row[] {
 const lines = readTable(readFileSync(FROM, 'utf8')).map(
   ({ code, ...row }) => `  ${code}: ${JSON.stringify(row)},`,
 );
-const text = `// Made of src-native/base/error_codes.def by scripts/gen-error-codes.ts: change that one.
+const text = `// Made by scripts/gen-error-codes.ts of src-native/base/error_codes.def: edit that.
 
 interface Row {
   readonly message: string;
