@@ -1,7 +1,8 @@
 {
   "variables": {
     "hast_core_sources": [
-      "src-native/base/assert.cc"
+      "src-native/base/assert.cc",
+      "src-native/base/error_codes.cc"
     ],
     "hast_addon_sources": [
       "src-native/binding/addon.cc"
