@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gate/nbd_connection.h"
+#include "gate/nbd_negotiation.h"
+#include "gate/provider.h"
+#include "ring/stream.h"
+#include "ring/task.h"
+
+namespace hast {
+
+/// A client as people want to know it.
+struct NbdClientInfo {
+  std::string description;  ///< credentials or address, as its stream tells
+  uint64_t connected_us = 0;
+};
+
+/// Serves a provider as an NBD export to any number of listeners' clients. Loop thread only.
+///
+/// Whatever one client does (garbage, half messages, vanishing, not reading its replies) never
+/// reaches another one: each has its own coroutines and buffers, and a share of the slots.
+///
+/// End: `stop_admission`, then (when the engine has settled) `close`, which must have been awaited
+/// before the gate is destroyed.
+class NbdGate {
+ public:
+  /// The name clients may ask for; the empty one always means the same export.
+  NbdGate(Provider& provider, std::string export_name);
+  ~NbdGate();
+  NbdGate(const NbdGate&) = delete;
+  NbdGate& operator=(const NbdGate&) = delete;
+
+  /// Accepts clients from `listener` until `close`. May run for several listeners at once.
+  Task<void> serve(std::unique_ptr<Listener> listener);
+
+  /// From now on every new request is answered ESHUTDOWN; what is with the engine goes on.
+  void stop_admission();
+
+  /// Stops listening, closes all connections, returns when every slot is back. Awaited once.
+  Task<void> close();
+
+  /// Clients past the handshake: each of them holds the export open.
+  std::vector<NbdClientInfo> clients() const;
+  std::size_t client_count() const;
+
+ private:
+  struct Member {
+    NbdConnection* connection;  // nullptr during the handshake
+    Stream* stream;
+    uint64_t connected_us;
+  };
+
+  Task<void> host(std::unique_ptr<Stream> stream);
+  Task<nbd::Session> negotiate_in_time(Stream& stream);
+  Task<void> watch_for_stalls();
+  void drop_stalled();
+
+  const std::string export_name_;
+  NbdShared shared_;
+  Scope scope_;
+  std::vector<Member*> members_;
+  std::vector<Listener*> listeners_;
+  WaitList listener_gone_;
+  SleepTimer stall_timer_;
+  bool closing_ = false;
+};
+
+}  // namespace hast
