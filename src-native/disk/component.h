@@ -13,6 +13,7 @@ struct ComponentFacts {
   uint32_t sector_bytes = 512;  ///< logical sector: the unit that is written whole or not at all
   uint32_t granule_bytes =
       512;  ///< alignment that direct I/O asks for; smaller I/O is read-modify-write
+  uint32_t buffer_align_bytes = 1;  ///< alignment that direct I/O asks of buffers in memory
   bool is_block_device = false;
   bool can_discard = true;
 };

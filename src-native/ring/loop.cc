@@ -62,6 +62,10 @@ void Loop::cancel(Timer& timer) {
   ready(timer, -ECANCELED);
 }
 
+void Loop::drop(Timer& timer) {
+  if (timer.armed) unlink(timer);
+}
+
 void Loop::expire_timers() {
   const uint64_t now = now_us();
   while (first_timer_ != nullptr && first_timer_->due_us <= now) {

@@ -42,6 +42,8 @@ class Loop {
   void start(Timer& timer, uint64_t due_us);
   /// Puts an armed timer on the ready queue with -ECANCELED; does nothing to one that is not armed.
   void cancel(Timer& timer);
+  /// Forgets an armed timer: it does not run. For owners that end while they wait.
+  void drop(Timer& timer);
 
   /// Runs what is ready until nothing is. Returns how many completions ran.
   uint64_t run_ready();

@@ -1,0 +1,144 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/random.h"
+#include "disk/component.h"
+
+namespace hast {
+
+/// The platters of the simulated disk: what reads see, what survives, and what is in between.
+///
+/// Belongs to the simulated machine: it outlives the `FaultComponent`s (programs) that use it.
+class MemoryDisk {
+ public:
+  /// Zeroes at first. `size_bytes` is a multiple of `sector_bytes`.
+  MemoryDisk(uint64_t size_bytes, uint32_t sector_bytes = 512);
+
+  uint64_t size_bytes() const { return current_.size(); }
+  uint32_t sector_bytes() const { return sector_bytes_; }
+  /// What a read gives now.
+  ConstBytes current() const { return current_; }
+  /// What is certain to survive a power cut. A cut may leave any unflushed sector newer than this.
+  ConstBytes durable() const { return durable_; }
+  std::size_t unflushed_sectors() const { return unflushed_.size(); }
+
+  /// The power fails: each unflushed sector keeps its durable content or becomes one of its
+  /// unflushed versions, by `seed`; some seeds lose or keep everything. What is left is durable.
+  void power_cut(uint64_t seed);
+
+  /// Both at once, for tests that prepare a disk.
+  void set(uint64_t offset, ConstBytes from);
+
+ private:
+  friend class FaultComponent;
+  struct Version {
+    uint64_t sequence;
+    std::vector<std::byte> bytes;
+  };
+
+  void write_cached(uint64_t offset, ConstBytes from);
+  void write_durable(uint64_t offset, ConstBytes from);
+  void maybe_write(uint64_t offset, ConstBytes from);
+  void flush(uint64_t sequence);
+  void forget_unflushed(uint64_t sequence, Random& random);
+  void add_version(uint64_t offset, ConstBytes from);
+
+  const uint32_t sector_bytes_;
+  std::vector<std::byte> current_;
+  std::vector<std::byte> durable_;
+  std::map<uint64_t, std::vector<Version>> unflushed_;  // by sector, oldest version first
+  uint64_t sequence_ = 0;                               // of the last version
+};
+
+/// A disk with a volatile write cache, delays and faults, for tests and the simulator; any loop.
+///
+/// Asserts what the interface asks of its caller: no overlapping outstanding operations of which
+/// one writes, stable write buffers, ranges inside the disk. Completion order follows the random
+/// delays. One seed, one behaviour.
+class FaultComponent final : public Component {
+ public:
+  /// Kinds of operation, to be combined.
+  static constexpr uint32_t kRead = 1;
+  static constexpr uint32_t kWrite = 2;
+  static constexpr uint32_t kDiscard = 4;
+  static constexpr uint32_t kFlush = 8;
+
+  /// Operations of these kinds that touch the range fail; flushes have no range. After a failed
+  /// flush some of what it should have kept can never become durable any more, as in Linux; a
+  /// failed write may have reached any of its sectors.
+  struct Fault {
+    uint32_t kinds = 0;
+    int error = 0;                ///< -errno
+    uint64_t times = UINT64_MAX;  ///< how many operations; then it is gone
+    uint64_t offset = 0;
+    uint64_t length = UINT64_MAX;
+  };
+
+  FaultComponent(Loop& loop, MemoryDisk& disk, uint64_t seed, uint32_t granule_bytes = 512);
+  /// Nothing may be outstanding.
+  ~FaultComponent() override;
+
+  void submit_read(Completion& done, uint64_t offset, Bytes into) override;
+  void submit_write(Completion& done, uint64_t offset, ConstBytes from, bool durable) override;
+  void submit_discard(Completion& done, uint64_t offset, uint64_t length) override;
+  void submit_flush(Completion& done) override;
+
+  /// Every operation takes an even random time between the two.
+  void set_delay(uint64_t min_us, uint64_t max_us);
+  void add_fault(const Fault& fault) { faults_.push_back(fault); }
+  void clear_faults() { faults_.clear(); }
+  void set_can_discard(bool can) { facts_.can_discard = can; }
+  /// Operations submitted from now on hang until `release`.
+  void hold() { held_ = true; }
+  void release();
+
+  /// Outstanding operations fail with -EIO, writes among them may have reached any of their
+  /// sectors; then the disk loses power by `seed`. All later operations give -EIO.
+  void power_cut(uint64_t seed);
+
+  std::size_t outstanding() const { return outstanding_.size(); }
+  /// Operations submitted so far: one kind, or several together.
+  uint64_t submitted(uint32_t kinds) const;
+
+ private:
+  struct Operation : Timer {
+    FaultComponent* owner = nullptr;
+    Completion* user = nullptr;
+    uint32_t kind = 0;
+    bool durable = false;
+    bool held = false;
+    uint64_t offset = 0;
+    uint64_t length = 0;
+    Bytes into;
+    ConstBytes from;
+    std::vector<std::byte> copy;  // of `from`, to see that it stays
+    uint64_t flush_sequence = 0;
+  };
+
+  Operation& start_operation(Completion& done, uint32_t kind, uint64_t offset, uint64_t length);
+  void begin(Operation& operation);
+  void finish(Operation& operation);
+  int carry_out(Operation& operation);
+  int take_fault(const Operation& operation);
+  void fail(Operation& operation);
+  void assert_no_overlap(const Operation& operation) const;
+
+  Loop& loop_;
+  MemoryDisk& disk_;
+  Random random_;
+  uint64_t delay_min_us_ = 1;
+  uint64_t delay_max_us_ = 100;
+  bool held_ = false;
+  bool powered_ = true;
+  std::vector<Fault> faults_;
+  uint64_t submitted_[4] = {};
+  std::vector<std::unique_ptr<Operation>> outstanding_;
+  std::vector<std::unique_ptr<Operation>> spare_;
+};
+
+}  // namespace hast
