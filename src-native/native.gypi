@@ -5,7 +5,9 @@
       "src-native/base/error_codes.cc"
     ],
     "hast_addon_sources": [
-      "src-native/binding/addon.cc"
+      "src-native/binding/addon.cc",
+      "src-native/binding/arguments.cc",
+      "src-native/binding/host_binding.cc"
     ],
     "hast_defines": [
       "_GNU_SOURCE",

@@ -5,7 +5,8 @@
 import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { HastError } from './error.ts';
+import { getSystemErrorName } from 'node:util';
+import { HastError, isErrorCode } from './error.ts';
 
 /** What is known of an opened local component. Sizes in bytes. */
 export interface ComponentInfo {
@@ -21,7 +22,7 @@ export interface ComponentInfo {
   readonly device: string;
 }
 
-/** System calls that Node lacks. Each is one function without state; errors are HastError with `errno`. */
+/** System calls that Node lacks. Each is one function without state; see `errnoName` for failures. */
 export interface HostFunctions {
   /**
    * Opens a block device or regular file (O_DIRECT where possible, CLOEXEC). `lock`: exclusive, on this very
@@ -215,34 +216,103 @@ export interface EngineFunctions {
 }
 
 export interface NativeModule {
-  readonly version: () => string;
   readonly host: HostFunctions;
   readonly codec: CodecFunctions;
   readonly engine: EngineFunctions;
+}
+
+/** The version of the interface above; an addon of another one is refused. */
+const INTERFACE_VERSION = 1;
+
+type Group = Readonly<Record<string, (...args: never[]) => unknown>>;
+type Addon = NativeModule & { readonly version: () => number };
+
+/** What the addon throws: `code` is a word of the error table, the rest is there for system calls. */
+interface NativeFailure extends Error {
+  readonly code?: unknown;
+  readonly errno?: number;
+  readonly syscall?: string;
+}
+
+/** The addon's errors as HastError, with itself as cause; a TypeError of its own stays one. */
+function asHastError(thrown: unknown): unknown {
+  const failure = thrown as NativeFailure;
+  const { code } = failure;
+  if (typeof code !== 'string' || !isErrorCode(code)) return thrown;
+  return new HastError(code, { message: failure.message, cause: failure });
+}
+
+/** The name of the system's error behind a failure (EAGAIN, ENOENT ...), where there is one. */
+export function errnoName(error: unknown): string | undefined {
+  if (!(error instanceof HastError)) return undefined;
+  const errno = (error.cause as NativeFailure | undefined)?.errno;
+  return errno === undefined ? undefined : getSystemErrorName(-errno);
+}
+
+function guarded<T extends object>(group: T | undefined): T {
+  const result: Record<string, unknown> = {};
+  for (const [name, call] of Object.entries((group ?? {}) as unknown as Group)) {
+    result[name] = (...args: never[]) => {
+      try {
+        return call(...args);
+      } catch (error) {
+        throw asHastError(error);
+      }
+    };
+  }
+  return Object.freeze(result) as T;
 }
 
 /** Tries the override, the developer build, then a prebuild; the error names all that was tried. */
 function load(): NativeModule {
   const require = createRequire(import.meta.url);
   const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
-  const tried: string[] = [];
   const override = process.env.HASTD_NATIVE;
-  const candidates = override === undefined ? [`${root}/out/native/hastd.node`] : [override];
-  for (const path of candidates) {
+  const places: (readonly [name: string, open: () => Addon])[] =
+    override === undefined
+      ? [
+          [`${root}/out/native/hastd.node`, () => require(`${root}/out/native/hastd.node`)],
+          ['node-gyp-build', () => require('node-gyp-build')(root)],
+        ]
+      : [[override, () => require(resolve(override))]];
+  const tried: string[] = [];
+  for (const [name, open] of places) {
     try {
-      return require(path) as NativeModule;
+      const addon = open();
+      const version = addon.version();
+      if (version === INTERFACE_VERSION) {
+        return {
+          host: guarded(addon.host),
+          codec: guarded(addon.codec),
+          engine: guarded(addon.engine),
+        };
+      }
+      tried.push(`${name}: is of interface ${version}, not ${INTERFACE_VERSION}`);
     } catch (error) {
-      tried.push(`${path}: ${(error as Error).message}`);
+      tried.push(`${name}: ${(error as Error).message.split('\n', 1)[0]}`);
     }
   }
-  if (override === undefined) {
-    try {
-      return (require('node-gyp-build') as (root: string) => NativeModule)(root);
-    } catch (error) {
-      tried.push(`node-gyp-build: ${(error as Error).message}`);
-    }
-  }
-  throw new HastError('NATIVE_MISSING', { message: tried.join('; ') });
+  throw new HastError('NATIVE_MISSING', {
+    message: `the native addon cannot be loaded: ${tried.join('; ')}`,
+  });
 }
 
-export const native: NativeModule = load();
+let loaded: NativeModule | undefined;
+
+function group<K extends keyof NativeModule>(name: K): NativeModule[K] {
+  loaded ??= load();
+  return loaded[name];
+}
+
+/** Loaded at the first use of a group: most commands of hastctl need none. */
+export const native: NativeModule = {
+  get host() {
+    return group('host');
+  },
+  get codec() {
+    return group('codec');
+  },
+  get engine() {
+    return group('engine');
+  },
+};

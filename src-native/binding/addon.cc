@@ -1,5 +1,7 @@
 #include <napi.h>
 
+#include "binding/host_binding.h"
+
 namespace hast {
 namespace {
 
@@ -12,6 +14,7 @@ Napi::Value version(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("version", Napi::Function::New(env, version, "version"));
+  binding::register_host(env, exports);
   return exports;
 }
 
