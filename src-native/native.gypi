@@ -2,7 +2,13 @@
   "variables": {
     "hast_core_sources": [
       "src-native/base/assert.cc",
-      "src-native/base/error_codes.cc"
+      "src-native/base/error_codes.cc",
+      "src-native/gate/nbd_connection.cc",
+      "src-native/gate/nbd_connection_read.cc",
+      "src-native/gate/nbd_connection_write.cc",
+      "src-native/gate/nbd_format.cc",
+      "src-native/gate/nbd_gate.cc",
+      "src-native/gate/nbd_negotiation.cc"
     ],
     "hast_addon_sources": [
       "src-native/binding/addon.cc",

@@ -46,9 +46,10 @@ class NbdConnection {
   /// Ends the connection now: nothing more is sent, what the engine has is waited for.
   void drop();
 
-  bool waits_for_slot() const { return waits_for_slot_; }
-  /// Whether the client has not taken any of its replies since `since_us`.
-  bool send_stalled_since(uint64_t since_us) const;
+  /// Whether it has been waiting for a slot since `us` or earlier.
+  bool waits_for_slot_since(uint64_t us) const { return slot_wait_since_us_ <= us; }
+  /// Whether the client has not taken its replies since `us` or earlier.
+  bool send_stalled_since(uint64_t us) const { return sending_since_us_ <= us; }
 
  private:
   /// What waits in a chain: to be sent, being sent, free, or for its turn within a command.
@@ -83,6 +84,9 @@ class NbdConnection {
     NbdConnection* connection = nullptr;
     Command* command = nullptr;
     Request* slot = nullptr;
+    uint64_t offset = 0;
+    uint32_t length = 0;
+    int error = 0;  // errno
     bool answered = false;
     bool last = false;         // carries the end of the reply
     bool wants_flush = false;  // TRIM with FUA: a flush follows
@@ -101,35 +105,36 @@ class NbdConnection {
   int check_range(const nbd::RequestHeader& header) const;
   Step cut();
   Step take_chunk();
-  uint32_t next_chunk_bytes(const Command& command) const;
   bool fill();
-  void submit(Chunk& chunk);
+  void submit_chunk();
   void give_up_rest(int error);
   void end_cut();
   Step drain();
   Bytes receive_target();
   void received(std::size_t count);
-  void abandon_reading();
+  void end_of_input(int result);
+  void stop_reading();
   std::size_t buffered() const { return end_ - begin_; }
 
   // ---- Answers (nbd_connection.cc) ----
   static void on_answer(Completion& completion);
+  static void on_flush_slot(Completion& completion);
   void answered(Chunk& chunk);
   void read_answered(Chunk& chunk);
   void ordered_answered(Chunk& chunk);
   bool flush_after(Chunk& chunk);
+  void submit_flush(Chunk& chunk);
   void try_begin_ordered(Command& command);
-  void fail_ordered(Command& command, int error);
   void settle(Command& command);
   void release(Chunk& chunk);
   void release_in_order(Command& command);
   void free(Command& command);
   void queue(Item& item);
-  void discard(Chain& chain);
+  void take_out(Chain& chain);
 
   // ---- Writing (nbd_connection_write.cc) ----
   Task<void> write_loop();
-  Task<int> send_gathered();
+  bool has_room() const;
   void gather();
   bool gather_ordered();
   void gather_chunk(Chunk& chunk);
@@ -160,7 +165,7 @@ class NbdConnection {
   Chain free_chunks_;
   WaitList pool_wait_;  // the reader, for a command or a chunk
   uint32_t live_commands_ = 0;
-  uint32_t live_reads_ = 0;
+  uint32_t live_reads_ = 0;  // those among them that are READs
 
   // Reading.
   std::unique_ptr<std::byte[]> buffer_;
@@ -169,10 +174,11 @@ class NbdConnection {
   bool reading_ = true;
   Command* command_ = nullptr;  // being cut
   Chunk* chunk_ = nullptr;      // being filled, or waiting for its slot
-  uint32_t filled_ = 0;
-  uint32_t drain_left_ = 0;  // bytes of a refused payload still to come
+  uint32_t filled_ = 0;         // bytes of its payload in the slot
+  bool direct_ = false;         // the current receive goes to the slot, not to the buffer
+  uint32_t drain_left_ = 0;     // bytes of a refused payload still to come
   SlotWait slot_wait_;
-  bool waits_for_slot_ = false;
+  uint64_t slot_wait_since_us_ = UINT64_MAX;
 
   // Writing.
   Chain ready_;                 // replies

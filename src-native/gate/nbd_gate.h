@@ -48,24 +48,34 @@ class NbdGate {
   std::size_t client_count() const;
 
  private:
+  /// A client from its acceptance on; lives in the frame that serves it.
   struct Member {
-    NbdConnection* connection;  // nullptr during the handshake
-    Stream* stream;
-    uint64_t connected_us;
+    Stream& stream;
+    NbdConnection* connection = nullptr;  // after the handshake
+    uint64_t connected_us = 0;
+  };
+  /// A listener that is being served.
+  struct Door {
+    Listener& listener;
+    SleepTimer pause;
   };
 
+  Task<void> accept_from(Door& door);
+  void make_way();
   Task<void> host(std::unique_ptr<Stream> stream);
   Task<nbd::Session> negotiate_in_time(Stream& stream);
   Task<void> watch_for_stalls();
+  bool anyone_waits_since(uint64_t us, const Member* except) const;
   void drop_stalled();
 
   const std::string export_name_;
   NbdShared shared_;
   Scope scope_;
   std::vector<Member*> members_;
-  std::vector<Listener*> listeners_;
-  WaitList listener_gone_;
+  std::vector<Door*> doors_;
+  WaitList door_closed_;
   SleepTimer stall_timer_;
+  bool watching_ = false;
   bool closing_ = false;
 };
 

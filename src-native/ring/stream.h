@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 
 #include "base/bytes.h"
 #include "ring/task.h"
@@ -25,6 +26,8 @@ class Stream {
   virtual void submit_send(Completion& done, std::span<const iovec> parts) = 0;
   /// Ends both directions, now; outstanding operations complete. May be called more than once.
   virtual void shut_down() = 0;
+  /// Who is at the other end, for people: credentials or address. May allocate.
+  virtual std::string description() const { return "unknown"; }
 
   struct Recv : CompletionAwait<Recv> {
     Stream& stream;
