@@ -3,12 +3,23 @@
     "hast_core_sources": [
       "src-native/base/assert.cc",
       "src-native/base/error_codes.cc",
+      "src-native/disk/fault_component.cc",
+      "src-native/disk/file_component.cc",
       "src-native/gate/nbd_connection.cc",
       "src-native/gate/nbd_connection_read.cc",
       "src-native/gate/nbd_connection_write.cc",
       "src-native/gate/nbd_format.cc",
       "src-native/gate/nbd_gate.cc",
-      "src-native/gate/nbd_negotiation.cc"
+      "src-native/gate/nbd_negotiation.cc",
+      "src-native/ring/buffers.cc",
+      "src-native/ring/loop.cc",
+      "src-native/ring/mailbox.cc",
+      "src-native/ring/pipe_stream.cc",
+      "src-native/ring/ring.cc",
+      "src-native/ring/sim_loop.cc",
+      "src-native/ring/socket.cc",
+      "src-native/ring/stream.cc",
+      "src-native/ring/task.cc"
     ],
     "hast_addon_sources": [
       "src-native/binding/addon.cc",

@@ -43,9 +43,9 @@ class MemoryDisk {
 
   void write_cached(uint64_t offset, ConstBytes from);
   void write_durable(uint64_t offset, ConstBytes from);
-  void maybe_write(uint64_t offset, ConstBytes from);
+  void write_some(uint64_t offset, ConstBytes from, Random& random);
   void flush(uint64_t sequence);
-  void forget_unflushed(uint64_t sequence, Random& random);
+  void forget_some(uint64_t sequence, Random& random);
   void add_version(uint64_t offset, ConstBytes from);
 
   const uint32_t sector_bytes_;
@@ -67,6 +67,7 @@ class FaultComponent final : public Component {
   static constexpr uint32_t kWrite = 2;
   static constexpr uint32_t kDiscard = 4;
   static constexpr uint32_t kFlush = 8;
+  static constexpr uint32_t kKinds = 4;
 
   /// Operations of these kinds that touch the range fail; flushes have no range. After a failed
   /// flush some of what it should have kept can never become durable any more, as in Linux; a
@@ -136,7 +137,7 @@ class FaultComponent final : public Component {
   bool held_ = false;
   bool powered_ = true;
   std::vector<Fault> faults_;
-  uint64_t submitted_[4] = {};
+  uint64_t submitted_[kKinds] = {};
   std::vector<std::unique_ptr<Operation>> outstanding_;
   std::vector<std::unique_ptr<Operation>> spare_;
 };

@@ -46,21 +46,35 @@ class FileComponent final : public Component {
     Completion* user = nullptr;
     Kind kind = Kind::kRead;
     bool durable = false;
+    bool moved = false;   // some bytes of it are done
+    uint32_t agains = 0;  // how often the kernel was too busy
     uint64_t offset = 0;
     std::byte* data = nullptr;  // a write only reads from it
     std::size_t left = 0;       // bytes not yet transferred
   };
 
+  /// The part of a misaligned transfer that one bounce buffer takes.
+  struct Window {
+    uint64_t begin = 0;  // on the disk, aligned
+    uint64_t end = 0;
+    uint64_t skip = 0;   // from `begin` to what is wanted
+    uint64_t inner = 0;  // how much is wanted
+    uint64_t size() const { return end - begin; }
+  };
+
   bool is_aligned(uint64_t offset, const std::byte* data, std::size_t size) const;
+  void add_operations(uint32_t count);
   Operation& take_operation(Completion& user, Kind kind);
   void submit_transfer(Operation& operation);
   void transferred(Operation& operation);
   void finish(Operation& operation, int result);
 
+  Task<std::byte*> take_bounce();
+  void return_bounce(std::byte* bounce);
+  Window window_at(uint64_t offset, uint64_t length) const;
+  Task<int> read_edges(std::byte* bounce, Window window);
   Task<void> read_misaligned(Completion& done, uint64_t offset, Bytes into);
   Task<void> write_misaligned(Completion& done, uint64_t offset, ConstBytes from, bool durable);
-  Task<int> fill_edges(std::byte* window, uint64_t begin, uint64_t window_bytes, uint64_t from,
-                       uint64_t to);
 
   Ring& ring_;
   int fd_;
@@ -72,6 +86,7 @@ class FileComponent final : public Component {
 
   std::unique_ptr<BufferSlab> bounce_;
   std::vector<std::byte*> free_bounces_;
+  uint32_t bounces_available_ = 0;
   WaitList bounce_waiters_;
   Scope misaligned_;
 };

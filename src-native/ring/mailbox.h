@@ -47,7 +47,8 @@ class Wakeup {
 /// A bounded queue of commands from other threads to the loop.
 ///
 /// `post` from any thread; everything else on the loop thread. `take` runs on the loop for each
-/// command in the order of posting. What is still queued at `stop` is dropped.
+/// command in the order of posting. Every command whose `post` was true is delivered, at the latest
+/// from inside `stop`.
 template <typename Command>
 class Mailbox {
  public:
@@ -81,26 +82,33 @@ class Mailbox {
     {
       const std::lock_guard lock(mutex_);
       open_ = false;
-      queue_.clear();
     }
+    drain();
     wakeup_.stop();
   }
   bool stopped() const { return wakeup_.stopped(); }
 
  private:
   void drain() {
-    {
-      const std::lock_guard lock(mutex_);
-      queue_.swap(taken_);
+    if (draining_) return;  // `take` has called `stop`: the loop below goes on
+    draining_ = true;
+    for (;;) {
+      {
+        const std::lock_guard lock(mutex_);
+        queue_.swap(taken_);
+      }
+      if (taken_.empty()) break;
+      for (Command& command : taken_) take_(std::move(command));
+      taken_.clear();
     }
-    for (Command& command : taken_) take_(std::move(command));
-    taken_.clear();
+    draining_ = false;
   }
 
   const std::size_t capacity_;
   Wakeup wakeup_;
   std::function<void(Command&&)> take_;
   std::vector<Command> taken_;
+  bool draining_ = false;
 
   std::mutex mutex_;
   std::vector<Command> queue_;  // guarded by mutex_

@@ -68,7 +68,8 @@ class PipeNetwork {
 
   /// Something that reaches a stream later.
   struct Arrival {
-    uint64_t stream_id;
+    uint64_t from;  // ids of streams, which may be gone
+    uint64_t to;
     std::vector<std::byte> bytes;  // empty: the end of the stream
     int reset = 0;                 // -errno: the connection is gone
   };
@@ -76,6 +77,8 @@ class PipeNetwork {
     PipeNetwork* owner = nullptr;
   };
 
+  PipeStream* find(uint64_t id) const;
+  void answer_reset(const Arrival& arrival);
   bool is_silent(uint32_t link, int side) const;
   uint64_t random_delay();
   void schedule(uint64_t due_us, Arrival arrival);
@@ -91,6 +94,7 @@ class PipeNetwork {
   std::map<std::pair<uint32_t, int>, bool> silent_;
   std::multimap<uint64_t, Arrival> arrivals_;  // by due time, then in order of insertion
   Tick tick_;
+  bool tick_pending_ = false;  // armed, or due and in the ready queue
 };
 
 /// One side of an in-memory connection.
@@ -108,12 +112,14 @@ class PipeStream final : public Stream {
   friend class PipeNetwork;
   PipeStream(PipeNetwork& network, uint32_t link, int side);
 
-  PipeStream* peer() const;
   void arrived(PipeNetwork::Arrival& arrival);
   void break_off(int error);
+  void end_connection();
   void end_sending();
+  void transmit(std::vector<std::byte> bytes, int reset);
   void try_recv();
   void try_send();
+  void gather(Bytes into) const;
 
   PipeNetwork& network_;
   const uint32_t link_;
@@ -125,6 +131,7 @@ class PipeStream final : public Stream {
   bool inbox_ended_ = false;
   int error_ = 0;  // the connection is gone: what every later operation gives
   bool sending_ended_ = false;
+  bool is_shut_down_ = false;
   uint64_t unread_bytes_ = 0;  // sent by us and not yet received by the peer
   uint64_t last_due_us_ = 0;   // arrivals keep their order
 
@@ -147,7 +154,9 @@ class PipeListener final : public Listener {
   static constexpr std::size_t kBacklogMax = 16;
 
   PipeListener(PipeNetwork& network, std::string address);
-  bool offer(std::unique_ptr<Stream> stream);
+  bool is_full() const { return backlog_.size() >= kBacklogMax; }
+  void offer(std::unique_ptr<Stream> stream);
+  void try_accept();
 
   PipeNetwork& network_;
   const std::string address_;

@@ -105,14 +105,13 @@ class Ring final : public Loop {
  private:
   explicit Ring(std::unique_ptr<io_uring> ring);
 
-  io_uring_sqe& next_entry(Completion* done);
-  void set_file(io_uring_sqe& entry, int fd) const;
+  io_uring_sqe& next_entry();
+  void finish_entry(io_uring_sqe& entry, int fd, Completion* done);
   int buffer_index(const std::byte* begin, std::size_t size) const;
+  bool must_enter() const;
   void enter(uint64_t wait_us, bool reap);
   void make_room();
   void harvest();
-  void reap();
-  bool must_enter() const;
   void read_clock();
 
   std::unique_ptr<io_uring> ring_;
@@ -123,10 +122,11 @@ class Ring final : public Loop {
   std::byte* buffers_base_ = nullptr;
   uint64_t buffer_group_bytes_ = 0;
   uint64_t buffer_used_bytes_ = 0;
-  uint64_t buffer_groups_ = 0;  // pinned ones, from the start
+  uint64_t buffer_groups_ = 0;        // pinned ones, from the start
+  std::byte* buffers_end_ = nullptr;  // of the last pinned group
 
-  std::vector<int16_t> file_slots_;  // by descriptor; -1: not registered
-  std::vector<int16_t> free_file_slots_;
+  std::vector<int> file_slots_;  // by descriptor; -1: not registered
+  std::vector<int> free_file_slots_;
 };
 
 /// `co_await RingRead(ring, fd, offset, into)` and so on, for flows that sit directly on the ring.

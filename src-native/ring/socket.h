@@ -37,6 +37,7 @@ class SocketStream final : public Stream {
   Operation recv_;
   Operation send_;
   msghdr message_ = {};
+  bool is_shut_down_ = false;
 };
 
 /// A listening socket on the ring.
