@@ -3,6 +3,13 @@
     "hast_core_sources": [
       "src-native/base/assert.cc",
       "src-native/base/error_codes.cc",
+      "src-native/codec/activemap.cc",
+      "src-native/codec/checksum.cc",
+      "src-native/codec/compression.cc",
+      "src-native/codec/layout.cc",
+      "src-native/codec/metadata.cc",
+      "src-native/codec/nv.cc",
+      "src-native/codec/rangelock.cc",
       "src-native/disk/fault_component.cc",
       "src-native/disk/file_component.cc",
       "src-native/gate/nbd_connection.cc",
@@ -19,7 +26,9 @@
       "src-native/ring/sim_loop.cc",
       "src-native/ring/socket.cc",
       "src-native/ring/stream.cc",
-      "src-native/ring/task.cc"
+      "src-native/ring/task.cc",
+      "src-native/wire/errno_map.cc",
+      "src-native/wire/format.cc"
     ],
     "hast_addon_sources": [
       "src-native/binding/addon.cc",

@@ -8,13 +8,15 @@
 
 /// Which extents may differ between the two components, and what of that is on disk.
 ///
-/// Pure: no disk, no clock. The engine asks, writes the sectors it is given, and reports back.
-/// The disk's bit of an extent is the union of
+/// Pure: no disk, no clock, no allocation after construction. Memory: 12 bits and 12 bytes an
+/// extent at most; the pages of extents that are never written stay out of memory. The engine asks,
+/// writes the sectors it is given, and reports back. The disk's bit of an extent is the union of
 ///   pending    writes in flight,
 ///   sync       to be copied (or a copy that was never confirmed),
 ///   unflushed  stored but not yet covered by a flush, per component,
 ///   keepdirty  the most recently written extents, kept set to save map writes.
-/// A bit that turns on must be durable before data is written (`ready`); bits that turn off are lazy.
+/// A bit that turns on must be durable before data is written (`ready`); bits that turn off are
+/// lazy.
 namespace hast {
 
 /// The two copies of the data. Bits, so that a set of components is a value.
@@ -22,7 +24,8 @@ enum Copy : uint8_t { kLocal = 1, kRemote = 2, kBoth = 3 };
 
 class Activemap {
  public:
-  /// All sizes in bytes; extent and sector sizes are powers of two; keepdirty is a count of extents.
+  /// All sizes in bytes; extent and sector sizes are powers of two; keepdirty is a count of
+  /// extents.
   Activemap(uint64_t data_bytes, uint32_t extent_bytes, uint32_t keepdirty, uint32_t sector_bytes);
   ~Activemap();
 
@@ -35,7 +38,8 @@ class Activemap {
   /// Takes the map that was found on disk: every set bit (below extent_count) enters sync, and is
   /// known to be durable. Only valid on a fresh map.
   void load(ConstBytes disk_map);
-  /// ORs a peer's map into sync. `peer_map` may be longer or shorter; bits beyond extents are ignored.
+  /// ORs a peer's map into sync. `peer_map` may be longer or shorter; bits beyond extents are
+  /// ignored.
   void merge(ConstBytes peer_map);
 
   // --- writes -----------------------------------------------------------------------------------
@@ -55,12 +59,15 @@ class Activemap {
   /// A flush of both components is about to be issued: what is unflushed now will be covered by it.
   /// At most one is open at a time.
   void flush_begin();
-  /// The flush of `component` (kLocal or kRemote) ended. On failure what it covered is unflushed again.
+  /// The flush of `component` (kLocal or kRemote) ended; to be called for both. On failure what it
+  /// covered is unflushed again. After `peer_lost` a late failure of the remote's is ignored (a
+  /// late success is the caller's mistake).
   void flush_end(uint8_t component, bool ok);
-  /// The peer is gone (or was never there): all that is unflushed there enters sync; an open flush of
-  /// the remote counts as failed before that.
+  /// The peer is gone (or was never there): all that is unflushed there enters sync; an open flush
+  /// of the remote counts as failed before that.
   void peer_lost();
-  uint32_t unflushed_count() const;  ///< extents unflushed on any component (not covered ones included)
+  /// Extents unflushed on any component; those covered by an open flush do not count.
+  uint32_t unflushed_count() const;
 
   // --- synchronisation --------------------------------------------------------------------------
   static constexpr uint32_t kNone = UINT32_MAX;
@@ -70,8 +77,8 @@ class Activemap {
   /// A copy of `extent` begins. mark_sync, merge or a missed write on it meanwhile make `sync_end`
   /// keep the bit.
   void sync_begin(uint32_t extent);
-  /// The copy has ended. ok: every chunk was confirmed by `target` (kLocal or kRemote); the extent leaves
-  /// sync (unless marked again meanwhile) and is unflushed on `target`. Not ok: it stays.
+  /// The copy has ended. ok: every chunk was confirmed by `target` (kLocal or kRemote); the extent
+  /// leaves sync (unless marked again meanwhile) and is unflushed on `target`. Not ok: it stays.
   void sync_end(uint32_t extent, uint8_t target, bool ok);
 
   // --- numbers ----------------------------------------------------------------------------------
@@ -89,9 +96,11 @@ class Activemap {
   /// Takes the snapshot of a sector that is to be written now (out: sector_bytes, all filled).
   /// From here on bits that the snapshot clears no longer count as durable.
   void store_begin(uint32_t sector, Bytes out);
-  /// That write (and its flush) ended. On failure the sector stays stale and none of its new bits count.
+  /// That write (and its flush) ended. On failure the sector stays stale and none of its new bits
+  /// count.
   void store_end(uint32_t sector, bool ok);
-  /// The whole map as it would be stored now (map_bytes bytes); for tests and for sending to a peer.
+  /// The whole map as it would be stored now (map_bytes bytes); for tests and for sending to a
+  /// peer.
   void render(Bytes out) const;
 
  private:

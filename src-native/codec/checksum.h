@@ -20,8 +20,8 @@ enum class Checksum : uint8_t {
 inline constexpr size_t kHashBytesMax = 32;
 
 /// CRC-32 as in IEEE 802.3. `seed` is the value of the bytes before, to go on from there.
-uint32_t crc32(ConstBytes data, uint32_t seed = 0);
-std::array<std::byte, 32> sha256(ConstBytes data);
+uint32_t crc32_of(ConstBytes data, uint32_t seed = 0);
+std::array<std::byte, 32> sha256_of(ConstBytes data);
 
 /// "crc32", "sha256"; "none" for the rest.
 std::string_view checksum_name(Checksum checksum);

@@ -27,7 +27,7 @@ std::string_view compression_name(Compression compression);
 /// kUnknown for anything but the two names.
 Compression compression_from_name(std::string_view name);
 
-/// Is every byte zero? True for no bytes. Stops at the first 8 KiB that have one.
+/// Is every byte zero? True for no bytes. Stops soon after the first that is not.
 bool all_zero(ConstBytes data);
 
 /// What to send for `data` under the configured compression, at best: kHole when it is all zeros

@@ -99,6 +99,7 @@ class MetadataBlock {
   BlockPlan plan_update(const Metadata& metadata, uint32_t sector_bytes) const;
 
  private:
+  BlockPlan plan(const Metadata& metadata, const Extra* extra, uint32_t sector_bytes) const;
   void write_nv();
   void write_record(unsigned slot);
   void read_records(const Metadata* nv);

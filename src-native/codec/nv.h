@@ -70,6 +70,7 @@ struct NvEntry {
     return data;
   }
   /// The first 8 bytes of the name as one number (shorter names: zeros follow), to switch on.
+  /// With a key of 8 bytes, look at the name's size too.
   uint64_t name_key() const;
 };
 
@@ -82,6 +83,17 @@ consteval uint64_t nv_key(std::string_view name) {
   }
   return key;
 }
+
+/// A literal name of 1 to 7 bytes: an entry of a scalar with such a name always has 22 bytes.
+struct NvShortName {
+  uint64_t key = 0;
+  uint8_t bytes = 0;  ///< with the NUL
+  consteval NvShortName(const char* text)
+      : key(nv_key(text)), bytes(static_cast<uint8_t>(std::string_view(text).size() + 1)) {
+    HAST_ASSERT(bytes >= 2 && bytes <= 8);
+  }
+};
+inline constexpr size_t kNvShortEntryBytes = 22;
 
 /// Walks an area entry by entry, checking each one in full. Bytes are foreign: anything may come.
 class NvCursor {
@@ -150,6 +162,21 @@ class NvWriter {
     store_le(raw, value);
     append(nv_type_of<T>(), name, ConstBytes(raw, sizeof raw), 0);
   }
+  /// The same bytes as `number`, in a few stores: for the path of every request.
+  template <typename T>
+  void scalar(NvShortName name, T value) {
+    if (overflowed_ || kNvShortEntryBytes > out_.size() - used_) {
+      overflowed_ = true;
+      return;
+    }
+    std::byte* to = out_.data() + used_;
+    to[0] = static_cast<std::byte>(nv_type_of<T>());
+    to[1] = static_cast<std::byte>(name.bytes);
+    store_le(to + 2, static_cast<uint32_t>(sizeof(T)));
+    store_le(to + kNvHeadBytes, name.key);
+    store_le(to + kNvHeadBytes + 8, static_cast<uint64_t>(std::make_unsigned_t<T>(value)));
+    used_ += kNvShortEntryBytes;
+  }
   /// `text` has no NUL in it (the caller's duty: it is our own or was a valid nv string).
   void string(std::string_view name, std::string_view text) {
     append(NvType::kString, name, std::as_bytes(std::span(text.data(), text.size())), 1);
@@ -165,7 +192,6 @@ class NvWriter {
   bool overflowed() const { return overflowed_; }
 
  private:
-  // Inline, so that a literal name and a fixed width become plain stores.
   void append(NvType type, std::string_view name, ConstBytes data, size_t nul_bytes) {
     HAST_ASSERT(!name.empty() && name.size() <= 254);
     HAST_ASSERT(data.size() + nul_bytes > 0);

@@ -67,7 +67,7 @@ class RangeLock {
   uint32_t count_ = 0;
   uint32_t waiting_ = 0;
   uint32_t wide_ = 0;
-  std::array<uint16_t, kBuckets> granules_{};  // holds by hashed granule
+  std::array<uint32_t, kBuckets> granules_{};  // holds by hashed granule
 };
 
 }  // namespace hast

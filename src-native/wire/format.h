@@ -193,7 +193,7 @@ struct RequestMessage {
   static RequestMessage read(uint64_t seq, uint64_t offset, uint64_t length);
   /// `flags`: any of kHasMemsync, kHasFua, kHasSync.
   static RequestMessage write(uint64_t seq, uint64_t offset, uint64_t length, uint32_t flags,
-                       const PayloadInfo& payload);
+                              const PayloadInfo& payload);
   static RequestMessage discard(uint64_t seq, uint64_t offset, uint64_t length);
   static RequestMessage flush(uint64_t seq);
   static RequestMessage keepalive();
@@ -201,7 +201,7 @@ struct RequestMessage {
   static RequestMessage sync_done(uint64_t seq, uint64_t epoch);
   static RequestMessage stale_copy(uint64_t seq, uint64_t epoch, bool stale);
   static RequestMessage compare(uint64_t seq, uint64_t offset, uint64_t length,
-                         const std::array<std::byte, 32>& sha256);
+                                const std::array<std::byte, 32>& sha256);
 };
 
 /// Which fields of a reply are there.
@@ -239,7 +239,8 @@ Result<void> decode_reply(ConstBytes area, ReplyMessage& reply);
 
 /// A request's own sanity, in the spec's order (wire-protocol 6.3, 4 to 10). `sector_bytes`: what
 /// offset and length must be multiples of (512 serves every peer). Not for KEEPALIVE, FLUSH.
-/// True when READ, WRITE, DELETE or COMPARE may be carried out; false: answer 22.
+/// True when READ, WRITE, DELETE or COMPARE may be carried out; false: answer 22. READ, WRITE and
+/// COMPARE may be kPeerRequestBytesMax long.
 bool request_range_valid(const RequestMessage& request, uint64_t data_bytes, uint32_t sector_bytes);
 
 }  // namespace hast

@@ -1,0 +1,61 @@
+#include "codec/checksum.h"
+
+#include <openssl/sha.h>
+#include <zlib.h>
+
+#include "base/assert.h"
+
+namespace hast {
+
+uint32_t crc32_of(ConstBytes data, uint32_t seed) {
+  HAST_ASSERT_OP(data.size(), <=, UINT32_MAX);
+  if (data.empty()) return seed;  // zlib takes a null pointer for a reset
+  return static_cast<uint32_t>(
+      ::crc32(seed, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(data.size())));
+}
+
+std::array<std::byte, 32> sha256_of(ConstBytes data) {
+  std::array<std::byte, 32> hash;
+  SHA256(reinterpret_cast<const unsigned char*>(data.data()), data.size(),
+         reinterpret_cast<unsigned char*>(hash.data()));
+  return hash;
+}
+
+std::string_view checksum_name(Checksum checksum) {
+  if (checksum == Checksum::kCrc32) return "crc32";
+  if (checksum == Checksum::kSha256) return "sha256";
+  return "none";
+}
+
+Checksum checksum_from_name(std::string_view name) {
+  if (name == "crc32") return Checksum::kCrc32;
+  if (name == "sha256") return Checksum::kSha256;
+  return Checksum::kUnknown;
+}
+
+size_t checksum_bytes(Checksum checksum) {
+  if (checksum == Checksum::kCrc32) return 4;
+  if (checksum == Checksum::kSha256) return 32;
+  return 0;
+}
+
+size_t checksum_compute(Checksum checksum, ConstBytes data,
+                        std::span<std::byte, kHashBytesMax> out) {
+  HAST_ASSERT(checksum != Checksum::kUnknown);
+  if (checksum == Checksum::kCrc32) store_le(out.data(), crc32_of(data));
+  if (checksum == Checksum::kSha256) {
+    const std::array<std::byte, 32> hash = sha256_of(data);
+    std::memcpy(out.data(), hash.data(), hash.size());
+  }
+  return checksum_bytes(checksum);
+}
+
+bool checksum_matches(Checksum checksum, ConstBytes data, ConstBytes hash) {
+  if (checksum == Checksum::kNone) return true;
+  if (checksum == Checksum::kUnknown || hash.size() != checksum_bytes(checksum)) return false;
+  std::array<std::byte, kHashBytesMax> ours;
+  const size_t size = checksum_compute(checksum, data, ours);
+  return std::memcmp(ours.data(), hash.data(), size) == 0;
+}
+
+}  // namespace hast
