@@ -67,7 +67,7 @@ const SPANS = [
   ['s', 1],
 ] as const;
 
-/** A time in seconds as logs show it: `1h2m3s`; parts of a second and units of nothing at either end left out. */
+/** A time as logs show it: `1h2m3s`, without parts of a second and units of nothing at the end. */
 export function formatDuration(seconds: number): string {
   let rest = Math.max(0, Math.floor(seconds));
   if (!Number.isFinite(rest) || rest === 0) return '0s';

@@ -56,7 +56,7 @@ function uds(text: string, path: string): Parsed<UdsAddress> {
   }
   if (path.length > LIMITS.socketPath) {
     return {
-      problem: `the path of a UNIX socket has at most ${LIMITS.socketPath} bytes, this one ${path.length}`,
+      problem: `the path has ${path.length} bytes, that of a socket at most ${LIMITS.socketPath}`,
       hint: 'choose a shorter path',
     };
   }
@@ -82,7 +82,8 @@ function splitPort(rest: string): Parsed<{ readonly host: string; readonly port?
 function portNumber(text: string): Parsed<number> {
   const port = /^[0-9]+$/.test(text) ? Number(text) : 0;
   if (port >= 1 && port <= 65535) return { value: port };
-  return { problem: `\`${text}\` is not a port`, hint: 'ports are 1 to 65535, in decimal digits' };
+  const problem = text === '' ? 'the port is missing' : `\`${text}\` is not a port`;
+  return { problem, hint: 'ports are 1 to 65535, in decimal digits' };
 }
 
 /** Shortest form of an IPv6 literal, or the IPv4 address that it maps. */

@@ -91,7 +91,7 @@ export interface Warning {
 export interface Config {
   readonly control: UdsAddress;
   readonly pidfile: string;
-  /** Free of duplicates and of addresses that a wildcard in the list covers. Bind with IPV6_V6ONLY. */
+  /** Free of duplicates and of what a wildcard in the list covers. Bind with IPV6_V6ONLY. */
   readonly listen: readonly TcpAddress[];
   /** User of the workers when the daemon is root. */
   readonly user: string;

@@ -1,6 +1,6 @@
 import { HastError } from '../error.ts';
 
-/** Where the names of a host come from; `file` is the bytes, undefined when it cannot be read. */
+/** Where the names of a host come from; `file` gives bytes, undefined when there are none. */
 export interface HostReader {
   hostname(): string;
   file(path: string): Uint8Array | undefined;
@@ -18,7 +18,7 @@ function dashed(hex: string): string {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }
 
-/** Product UUID and machine id; some boards tell a UUID of zeroes or ones only, which names nobody. */
+/** Product UUID and machine id. Some boards tell a UUID of only zeroes or ones: that is nobody's. */
 function uuids(reader: HostReader): readonly string[] {
   const product = readText(reader, '/sys/class/dmi/id/product_uuid');
   const machine = readText(reader, '/etc/machine-id');
@@ -40,8 +40,8 @@ function hostsAddress(reader: HostReader, name: string): readonly number[] | und
 }
 
 /**
- * The value of gethostid(3) as an unsigned number: /etc/hostid, or the halves of the IPv4 address of
- * the host name, swapped. The name service is not asked: a name must not depend on the network.
+ * The value of gethostid(3) as an unsigned number: /etc/hostid, or the halves of the IPv4 address
+ * of the host name, swapped. DNS is not asked: a name must not depend on the network.
  */
 function hostId(reader: HostReader, host: string): number | undefined {
   const stored = reader.file('/etc/hostid');

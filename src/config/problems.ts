@@ -21,15 +21,16 @@ export class Problems {
     this.#list.push({ at: { file: this.#file, line: at.line, column: at.column }, what, hint });
   }
 
-  /** @throws HastError CONFIG_MEANING with everything collected, in file order; the list is its cause */
+  /** @throws HastError CONFIG_MEANING with all in file order; the list is its cause */
   throwIfAny(): void {
     const sorted = this.#list.toSorted(
       (a, b) => a.at.line - b.at.line || a.at.column - b.at.column,
     );
     if (sorted.length === 0) return;
-    const lines = sorted.flatMap(({ at, what, hint }) => [
+    // A hint that would stand under several problems in a row stands under the last of them.
+    const lines = sorted.flatMap(({ at, what, hint }, index) => [
       `${at.file}:${at.line}:${at.column}: ${what}`,
-      ...(hint === undefined ? [] : [`  ${hint}`]),
+      ...(hint === undefined || sorted[index + 1]?.hint === hint ? [] : [`  ${hint}`]),
     ]);
     throw new HastError('CONFIG_MEANING', {
       message: lines.join('\n'),

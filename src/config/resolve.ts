@@ -342,7 +342,10 @@ class Resolution {
       const sameLocal = before.find((other) => posix.normalize(other.local) === path);
       this.clash('local', local, resource, sameLocal);
       const sameExport = before.find((other) => meet(other.export, resource.export));
-      this.clash('export', resource.export.text, resource, sameExport);
+      // Equal names make equal default exports: that is one mistake.
+      if (sameExport?.provname !== provname || resource.export.text !== defaultExport(provname)) {
+        this.clash('export', resource.export.text, resource, sameExport);
+      }
       this.compareWithNode(resource, config.control, config.listen);
     });
   }
