@@ -18,7 +18,7 @@ function dashed(hex: string): string {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }
 
-/** Product UUID and machine id. Some boards tell a UUID of only zeroes or ones: that is nobody's. */
+/** Product UUID and machine id. A UUID of only zeroes or ones, which some boards tell, is none. */
 function uuids(reader: HostReader): readonly string[] {
   const product = readText(reader, '/sys/class/dmi/id/product_uuid');
   const machine = readText(reader, '/etc/machine-id');
@@ -68,7 +68,7 @@ export function nodeNames(reader: HostReader): readonly string[] {
   return [...new Set(names.filter((name) => name !== ''))];
 }
 
-/** Whether the name of a block means this host: exact, but for UUIDs, where case does not matter. */
+/** Whether the name of a block means this host: exactly, but for the case of a UUID. */
 export function matchesNode(block: string, names: readonly string[]): boolean {
   return names.some(
     (name) => name === block || (UUID.test(name) && name.toLowerCase() === block.toLowerCase()),

@@ -1,5 +1,5 @@
-// Every test/golden/NAME.conf gives NAME.json (resolved for the host of the tests) or NAME.err (what
-// a person reads). GOLDEN=write writes those that are missing or different; read them afterwards.
+// Every test/golden/NAME.conf gives NAME.json (resolved for the host of the tests) or NAME.err
+// (what a person reads). GOLDEN=write writes those that are missing or different; read them then.
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
