@@ -33,6 +33,7 @@
     "hast_addon_sources": [
       "src-native/binding/addon.cc",
       "src-native/binding/arguments.cc",
+      "src-native/binding/codec_binding.cc",
       "src-native/binding/host_binding.cc"
     ],
     "hast_defines": [

@@ -1,5 +1,6 @@
 #include <napi.h>
 
+#include "binding/codec_binding.h"
 #include "binding/host_binding.h"
 
 namespace hast {
@@ -14,6 +15,7 @@ Napi::Value version(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("version", Napi::Function::New(env, version, "version"));
+  binding::register_codec(env, exports);
   binding::register_host(env, exports);
   return exports;
 }
