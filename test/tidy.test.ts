@@ -48,7 +48,7 @@ const TS_ROOMS: readonly Room[] = [
     may: GROUND,
   },
   { name: 'config', files: /^src\/config\//, may: [...GROUND, 'config'] },
-  { name: 'nv', files: /^src\/nv\.ts$/, may: GROUND },
+  { name: 'nv', files: /^src\/(nv|metadata)\.ts$/, may: [...GROUND, 'nv'] },
   { name: 'protocol', files: /^src\/control\/protocol\.ts$/, may: GROUND },
   { name: 'role', files: /^src\/resource\/role\.ts$/, may: GROUND },
   { name: 'native', files: /^src\/native\.ts$/, may: GROUND },

@@ -1,0 +1,233 @@
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Resource } from '../../config/config.ts';
+import { HastError } from '../../error.ts';
+import { LIMITS } from '../../limits.ts';
+import {
+  type ComponentInfo,
+  errnoName,
+  type Layout,
+  type MetadataFields,
+  native,
+} from '../../native.ts';
+import type { CreateCommand } from '../command-line.ts';
+import { cannotOpen, findResource, readArea, withComponent } from '../component.ts';
+import { type Context, exitOf, firstExit, tell } from '../context.ts';
+import { type Found, whatIsThere } from '../signatures.ts';
+
+const DEFAULT_EXTENT_BYTES = 2n * 1024n * 1024n;
+const DEFAULT_KEEPDIRTY = 64n;
+/** A killed process lets go of its lock only some moments after its end. */
+const LOCK_WAIT_MS = 1000;
+const LOCK_STEP_MS = 50;
+const WRITE_BYTES = 1024 * 1024;
+
+function refused(message: string, hint: string): HastError {
+  return new HastError('CREATE_REFUSED', { message, hint });
+}
+
+// ---- Opening --------------------------------------------------------------------------------
+
+/** Where a block device is mounted, for the message; undefined when it is not, or nobody knows. */
+function mountPoint(device: string): string | undefined {
+  const number = device.replace(/^block:/, '');
+  let mounts: string;
+  try {
+    mounts = readFileSync('/proc/self/mountinfo', 'utf8');
+  } catch {
+    return undefined;
+  }
+  const line = mounts.split('\n').find((each) => each.split(' ')[2] === number);
+  return line?.split(' ')[4];
+}
+
+/** EBUSY: the kernel holds the device. Anything else: a process holds the lock. */
+function busy({ name, local }: Resource, why: string): HastError {
+  if (why !== 'EBUSY') {
+    return refused(
+      `${local} is in use: another process holds its lock`,
+      `give it up first, with hastctl role init ${name} or by ending what uses it`,
+    );
+  }
+  let mounted: string | undefined;
+  try {
+    // Without O_EXCL it opens, and so tells its number.
+    const component = native.host.openComponent(local, false, false);
+    native.host.closeFd(component.fd);
+    mounted = mountPoint(component.device);
+  } catch {
+    mounted = undefined;
+  }
+  if (mounted !== undefined) {
+    return refused(`${local} is mounted on ${mounted}`, `umount ${mounted} first`);
+  }
+  return refused(
+    `${local} is in use: mounted, swapped to, or part of another device`,
+    'lsblk and /proc/swaps show what holds it',
+  );
+}
+
+async function openLocked(resource: Resource): Promise<ComponentInfo> {
+  const end = Date.now() + LOCK_WAIT_MS;
+  for (;;) {
+    try {
+      return native.host.openComponent(resource.local, true, true);
+    } catch (error) {
+      const why = errnoName(error);
+      const held = why === 'EAGAIN' || why === 'EBUSY';
+      if (!held) throw cannotOpen(resource.local, error);
+      if (Date.now() >= end) throw busy(resource, why);
+    }
+    await sleep(LOCK_STEP_MS);
+  }
+}
+
+// ---- Checking -------------------------------------------------------------------------------
+
+/** A running daemon may be about to give the component to a worker. */
+async function refuseUnlessInit({ name }: Resource, { client }: Context): Promise<void> {
+  let role: string;
+  try {
+    role = (await client.resource(name)).role;
+  } catch (error) {
+    // Nobody there, or nobody who knows it: the lock is all there is to ask.
+    const code = error instanceof HastError ? error.code : undefined;
+    if (code === 'CTL_CONNECT' || code === 'RESOURCE_UNKNOWN') return;
+    throw refused(
+      `the running hastd does not say which role ${name} has: ${(error as Error).message}`,
+      'end hastd, or see its log',
+    );
+  }
+  if (role !== 'init') {
+    throw refused(`the role of ${name} is ${role}`, `hastctl role init ${name} first`);
+  }
+}
+
+function lookAt(component: ComponentInfo, { local }: Resource): Found {
+  try {
+    return whatIsThere(
+      (offset, length) => readArea(component, offset, length),
+      Number(component.sizeBytes),
+    );
+  } catch (error) {
+    throw new HastError('META_UNREADABLE', {
+      message: `${local} cannot be read: ${(error as Error).message}`,
+      cause: error,
+    });
+  }
+}
+
+/** Refuses to overwrite what is not this resource's; with -f tells at least what counters it had. */
+function refuseOverData(
+  { name, local }: Resource,
+  found: Found,
+  force: boolean,
+  { log }: Context,
+): void {
+  if (found.kind === 'nothing') return;
+  if (found.kind === 'other') {
+    if (!force) throw refused(`${local} holds ${found.name}`, 'create -f overwrites it');
+    return;
+  }
+  const { resource, resuid, localcnt, remotecnt, prevrole } = found.block.fields;
+  const counters = `resuid ${resuid}, localcnt ${localcnt}, remotecnt ${remotecnt}, prevrole ${prevrole}`;
+  if (resource !== name && !force) {
+    throw refused(
+      `${local} holds the HAST resource ${resource} (${counters})`,
+      'check local in hast.conf; create -f overwrites it',
+    );
+  }
+  log.child(name).warning(`overwriting the metadata of resource ${resource}: ${counters}`);
+}
+
+function mediaBytes(command: CreateCommand, { local }: Resource, size: bigint): bigint {
+  if (command.mediaBytes === 0n) return size;
+  if (command.mediaBytes <= size) return command.mediaBytes;
+  throw new HastError('LAYOUT_MEDIA', {
+    message: `-m ${command.mediaBytes} is larger than ${local}, which has ${size} bytes`,
+    hint: 'leave -m out to use all of it',
+  });
+}
+
+// ---- Planning and writing -------------------------------------------------------------------
+
+interface Plan {
+  readonly layout: Layout;
+  readonly block: Buffer;
+}
+
+function planned(command: CreateCommand, resource: Resource, component: ComponentInfo): Plan {
+  const extentBytes = Number(command.extentBytes || DEFAULT_EXTENT_BYTES);
+  const keepdirty = Number(command.keepdirty || DEFAULT_KEEPDIRTY);
+  const layout = native.codec.layout({
+    mediaBytes: mediaBytes(command, resource, component.sizeBytes),
+    sectorBytes: component.sectorBytes,
+    extentBytes,
+    keepdirty,
+    layout: command.layout,
+  });
+  const fields: MetadataFields = {
+    resource: resource.name,
+    datasize: layout.dataBytes,
+    extentsize: extentBytes,
+    keepdirty,
+    offset: layout.offset,
+    resuid: 0n,
+    localcnt: 0n,
+    remotecnt: 0n,
+    prevrole: 'init',
+  };
+  return { layout, block: native.codec.metadataBlock(fields, command.contentsEqual) };
+}
+
+/**
+ * Without metadata first, so that whatever a power cut leaves is either the old component's lack
+ * of any or the new one complete, never new metadata with somebody's bytes as its map.
+ */
+function write(fd: number, { block, layout }: Plan): void {
+  const { host } = native;
+  host.writeAt(fd, 0n, Buffer.alloc(LIMITS.metadataBytes));
+  host.flush(fd);
+  const zeros = Buffer.alloc(WRITE_BYTES);
+  const end = Number(layout.offset);
+  for (let at = LIMITS.metadataBytes; at < end; at += WRITE_BYTES) {
+    host.writeAt(fd, BigInt(at), zeros.subarray(0, Math.min(WRITE_BYTES, end - at)));
+  }
+  host.flush(fd);
+  host.writeAt(fd, 0n, block);
+  host.flush(fd);
+}
+
+async function createOne(name: string, command: CreateCommand, context: Context): Promise<void> {
+  const resource = findResource(context.config.resources, name);
+  await withComponent(
+    () => openLocked(resource),
+    async (component) => {
+      await refuseUnlessInit(resource, context);
+      const plan = planned(command, resource, component);
+      refuseOverData(resource, lookAt(component, resource), command.force, context);
+      try {
+        write(component.fd, plan);
+      } catch (error) {
+        throw new HastError('META_WRITE', {
+          message: `${resource.local} cannot be written: ${(error as Error).message}`,
+          cause: error,
+        });
+      }
+    },
+  );
+}
+
+/** New metadata on local components, one after another. @returns the exit code of the first failure */
+export async function create(command: CreateCommand, context: Context): Promise<number> {
+  const exits: number[] = [];
+  for (const name of command.names) {
+    try {
+      await createOne(name, command, context);
+    } catch (error) {
+      tell(context.log.child(name), error);
+      exits.push(exitOf(error));
+    }
+  }
+  return firstExit(exits);
+}

@@ -1,0 +1,149 @@
+/**
+ * What hastctl prints on its standard output: the text that scripts know, or JSON.
+ * The formatters are pure; `print` alone writes. Messages to a person go through log.ts.
+ */
+import type { ResourceReport } from '../control/client.ts';
+import type { ResourceStatus } from '../control/protocol.ts';
+import type { HastError } from '../error.ts';
+import type { MetadataBlock } from '../metadata.ts';
+import { humanize } from '../units.ts';
+
+/** What `dump` knows of one local component. */
+export type DumpReport =
+  | { readonly name: string; readonly block: MetadataBlock }
+  | { readonly name: string; readonly error: HastError };
+
+/** One text for all resources of a command, or '' when there is nothing to print. */
+export interface Formatter {
+  status(reports: readonly ResourceReport[]): string;
+  list(reports: readonly ResourceReport[]): string;
+  dump(reports: readonly DumpReport[]): string;
+}
+
+/** Names and paths come from another process: they must not move the cursor or forge a line. */
+function shown(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, '?');
+}
+
+function withSize(bytes: number | bigint): string {
+  return `${bytes} (${humanize(bytes)})`;
+}
+
+// ---- Text -----------------------------------------------------------------------------------
+
+function statusRow(report: ResourceReport): string {
+  const name = shown(report.name);
+  if ('error' in report) return `${name}\tERR${report.error.exit}\n`;
+  const { role, local, remote, worker } = report.status;
+  const status = (worker?.status ?? '-').padEnd(9);
+  return `${name}\t${status}${role.padEnd(15)}${shown(local)}\t${shown(remote)}\n`;
+}
+
+function listBlock(report: ResourceReport): string {
+  const name = shown(report.name);
+  if ('error' in report) return `${name}:\n  error: ${report.error.exit}\n`;
+  const { role, provname, local, remote, source, replication, worker } = report.status;
+  const lines = [
+    `${name}:`,
+    `  role: ${role}`,
+    `  provname: ${shown(provname)}`,
+    `  localpath: ${shown(local)}`,
+    `  extentsize: ${withSize(worker?.extentBytes ?? 0)}`,
+    `  keepdirty: ${worker?.keepdirty ?? 0}`,
+    `  remoteaddr: ${shown(remote)}`,
+    ...(source === null ? [] : [`  sourceaddr: ${shown(source)}`]),
+    `  replication: ${replication}`,
+    ...(worker === null ? [] : [`  status: ${worker.status}`, `  workerpid: ${worker.pid}`]),
+    `  dirty: ${withSize(worker?.dirtyBytes ?? 0)}`,
+    '  statistics:',
+    `    reads: ${worker?.reads ?? 0}`,
+    `    writes: ${worker?.writes ?? 0}`,
+    `    deletes: ${worker?.deletes ?? 0}`,
+    `    flushes: ${worker?.flushes ?? 0}`,
+    `    activemap updates: ${worker?.activemapUpdates ?? 0}`,
+    `    local errors: read: ${worker?.readErrors ?? 0}, write: ${worker?.writeErrors ?? 0}, ` +
+      `delete: ${worker?.deleteErrors ?? 0}, flush: ${worker?.flushErrors ?? 0}`,
+    `    queues: local: ${worker?.queueLocal ?? 0}, send: ${worker?.queueSend ?? 0}, ` +
+      `recv: ${worker?.queueRecv ?? 0}, done: ${worker?.queueDone ?? 0}, ` +
+      `idle: ${worker?.queueIdle ?? 0}`,
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function dumpBlock(report: DumpReport): string {
+  if ('error' in report) return '';
+  const { fields } = report.block;
+  const lines = [
+    `resource: ${shown(fields.resource)}`,
+    `    datasize: ${withSize(fields.datasize)}`,
+    `    extentsize: ${withSize(fields.extentsize)}`,
+    `    keepdirty: ${fields.keepdirty}`,
+    `    localoff: ${fields.offset}`,
+    `    resuid: ${fields.resuid}`,
+    `    localcnt: ${fields.localcnt}`,
+    `    remotecnt: ${fields.remotecnt}`,
+    `    prevrole: ${fields.prevrole}`,
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+const text: Formatter = {
+  status: (reports) =>
+    reports.length === 0
+      ? ''
+      : `Name\tStatus\t Role\t\tComponents\n${reports.map(statusRow).join('')}`,
+  list: (reports) => reports.map(listBlock).join(''),
+  dump: (reports) => reports.map(dumpBlock).join(''),
+};
+
+// ---- JSON -----------------------------------------------------------------------------------
+
+function errorObject({ code, message, hint, exit }: HastError): object {
+  return { code, message, ...(hint === undefined ? {} : { hint }), exit };
+}
+
+function statusObject(report: ResourceReport): object | ResourceStatus {
+  if ('error' in report) return { name: report.name, error: errorObject(report.error) };
+  return report.status;
+}
+
+/** Sizes are numbers; what fills 64 bits is a decimal string, which no reader rounds. */
+function dumpObject(report: DumpReport): object {
+  if ('error' in report) return { resource: report.name, error: errorObject(report.error) };
+  const { fields, facts } = report.block;
+  return {
+    resource: fields.resource,
+    datasize: Number(fields.datasize),
+    extentsize: fields.extentsize,
+    keepdirty: fields.keepdirty,
+    localoff: Number(fields.offset),
+    resuid: String(fields.resuid),
+    localcnt: String(fields.localcnt),
+    remotecnt: String(fields.remotecnt),
+    prevrole: fields.prevrole,
+    needsRewrite: report.block.needsRewrite,
+    historyKnown: facts !== undefined,
+    syncTarget: facts?.syncTarget ?? false,
+    localStale: facts?.localStale ?? false,
+    generation: facts === undefined ? null : String(facts.generation),
+    history: facts === undefined ? [] : facts.history.map(String),
+  };
+}
+
+function document(resources: readonly object[]): string {
+  return `${JSON.stringify({ resources }, undefined, 2)}\n`;
+}
+
+const json: Formatter = {
+  status: (reports) => document(reports.map(statusObject)),
+  list: (reports) => document(reports.map(statusObject)),
+  dump: (reports) => document(reports.map(dumpObject)),
+};
+
+export const FORMATTERS = { text, json } as const;
+
+// ---- Writing --------------------------------------------------------------------------------
+
+export function print(stream: 'stdout' | 'stderr', output: string): void {
+  if (output !== '') process[stream].write(output);
+}

@@ -1,0 +1,29 @@
+import type { ResourceReport } from '../control/client.ts';
+import { HastError } from '../error.ts';
+import type { Context } from './context.ts';
+
+/** HAST's number for a name that the running daemon does not know, also as exit code. */
+export const NO_SUCH_RESOURCE = 1;
+
+export function unknownToDaemon(): HastError {
+  return new HastError('RESOURCE_UNKNOWN', {
+    message: 'the running hastd knows no such resource',
+    hint: 'hastctl status lists what it knows; a change of hast.conf needs a reload (SIGHUP)',
+    exit: NO_SUCH_RESOURCE,
+  });
+}
+
+/**
+ * What the daemon says of the named resources, in the order of the names; of all of them when the
+ * first name is `all` or there is none. One question, whatever the number of names.
+ */
+export async function reportsOf(
+  { client }: Context,
+  names: readonly string[],
+): Promise<readonly ResourceReport[]> {
+  const all = await client.resources();
+  const [first = 'all'] = names;
+  if (first === 'all') return all;
+  const known = new Map(all.map((report) => [report.name, report]));
+  return names.map((name) => known.get(name) ?? { name, error: unknownToDaemon() });
+}
