@@ -4,6 +4,8 @@
 
 namespace hast {
 
+SimLoop::~SimLoop() = default;
+
 void SimLoop::run_now() {
   expire_timers();
   while (has_ready()) {

@@ -10,6 +10,7 @@ namespace hast {
 /// ready, and then it jumps to the next timer.
 class SimLoop final : public Loop {
  public:
+  ~SimLoop() override;
   uint64_t now_us() const override { return now_us_; }
 
   /// Runs what is ready and due now; the clock stands still.
