@@ -54,6 +54,7 @@ export interface WorkerEnd {
   readonly text: string;
   /** The end is a refusal (role unchanged), not a failure. */
   readonly refused: boolean;
+  readonly hint?: string;
 }
 
 export type RoleEvent =
@@ -190,8 +191,17 @@ function toInit(from: Role, ...before: RoleEffect[]): Step {
 }
 
 function fallToInit(from: Role, end: WorkerEnd): Step {
-  const text = `Role falls from ${from} to init: the worker ended (${describe(end)}).`;
+  const text = `Role falls from ${from} to init: ${describe(end)}.`;
   return toInit(from, { type: 'keep', end }, { type: 'log', level: 'warning', text });
+}
+
+function notTaken(role: Role, end: WorkerEnd): Step {
+  const text = `Role ${role} was not taken: ${end.text === '' ? describe(end) : end.text}.`;
+  return stay(
+    { phase: 'init' },
+    { type: 'keep', end },
+    { type: 'log', level: end.refused ? 'warning' : 'error', text },
+  );
 }
 
 function crashed(state: Of<'starting'> | Of<'primary'>, from: Role, event: Event<'ended'>): Step {
@@ -270,7 +280,8 @@ const TABLE: Table = {
         if (from !== 'secondary') effects.unshift({ type: 'hook', from, to: 'secondary' });
         return stay({ phase: 'secondary' }, ...effects);
       }
-      const { state, effects } = fallToInit(from, problem);
+      const { state, effects } =
+        from === 'init' ? notTaken('secondary', problem) : fallToInit(from, problem);
       return { state, effects: [...effects, { type: 'fail', end: problem }] };
     },
     newcomer: (state) => stay(state, { type: 'refuse-newcomer' }),
@@ -326,11 +337,9 @@ const TABLE: Table = {
       const next: RoleState =
         state.from === 'secondary' ? { phase: 'secondary' } : { phase: 'init' };
       const to = roleOf(next);
-      const text = `Role primary was not taken: ${end.text === '' ? describe(end) : end.text}`;
       return stay(
         next,
-        { type: 'keep', end },
-        { type: 'log', level: end.refused ? 'warning' : 'error', text },
+        ...notTaken('primary', end).effects,
         ...(state.forked ? [{ type: 'hook', from: 'primary', to } as const] : []),
         { type: 'fail', end },
       );

@@ -1,0 +1,331 @@
+/** Joins everything into the running hastd: start, signals, stop. */
+
+import { rmSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import type { Config, Resource } from './config/config.ts';
+import { hostNames, readConfig } from './config/read.ts';
+import { formatConfig } from './config/show.ts';
+import { type ControlBackend, ControlServer } from './control/server.ts';
+import { HastError } from './error.ts';
+import { type Logger, withReason } from './log.ts';
+import { type HostFunctions, native } from './native.ts';
+import { PeerListener, type PeerTable } from './peer/listener.ts';
+import { isAmong, Resolver, systemLookup } from './peer/resolver.ts';
+import { Pidfile } from './pidfile.ts';
+import { DeviceClaims } from './resource/component.ts';
+import { hookStarter } from './resource/hooks.ts';
+import { verifyInstallation, workerEntry, workerLauncher } from './resource/process.ts';
+import { type PeerAddresses, Supervisor } from './resource/supervisor.ts';
+
+export interface DaemonOptions {
+  readonly config: string;
+  /** `-P`; null: as configured, and none in the foreground. */
+  readonly pidfile: string | null;
+  /** `-n`; null: this host's own names. */
+  readonly node: string | null;
+  readonly foreground: boolean;
+}
+
+const CONTROL_MODE = 0o600;
+const AS_IS = -1;
+/** Locked memory of one worker: slots, maps, ring. It is counted per user. */
+const MEMLOCK_BYTES = 192n * 1024n * 1024n;
+const RESOLVE_MS = 2000;
+const REFRESH_MS = 10_000;
+const STOP_MS = 60_000;
+const PROTOCOL = 2;
+
+type User = { readonly uid: number; readonly gid: number };
+
+export function readDaemonConfig(options: DaemonOptions): Promise<Config> {
+  const { config, node, pidfile } = options;
+  const names = node === null ? hostNames() : [node];
+  return readConfig(config, names, { pidfile: pidfile ?? undefined });
+}
+
+export class Daemon {
+  readonly #options: DaemonOptions;
+  readonly #log: Logger;
+  readonly #host: HostFunctions;
+  readonly #config: Config;
+  readonly #supervisors = new Map<string, Supervisor>();
+  readonly #resolver: Resolver;
+  readonly #listener: PeerListener;
+  readonly #control: ControlServer;
+  readonly #said = new Set<string>();
+  #pidfile: Pidfile | undefined;
+  #controlMade = false;
+  #refreshing: NodeJS.Timeout | undefined;
+  #stopping: Promise<void> | undefined;
+
+  private constructor(options: DaemonOptions, config: Config, log: Logger, user: User | null) {
+    this.#options = options;
+    this.#config = config;
+    this.#log = log;
+    this.#host = native.host;
+    this.#resolver = new Resolver(systemLookup, (host, error) =>
+      log.warning(withReason(`Cannot resolve ${host}`, error)),
+    );
+    this.#listener = new PeerListener(this.#table(), log);
+    this.#control = new ControlServer({
+      backend: this.#backend(),
+      admits: (socket) => this.#admitsClient(socket),
+      onProblem: (text) => log.error(text),
+    });
+    const deps = {
+      host: this.#host,
+      claims: new DeviceClaims(),
+      startHook: hookStarter(options.foreground),
+      log,
+      launch: workerLauncher({
+        entry: workerEntry(),
+        user,
+        host: this.#host,
+        once: (text) => this.#once(text),
+      }),
+      dropPeer: (name: string) => this.#listener.drop(name),
+      resolve: (resource: Resource) => this.#addresses(resource),
+      emit: (resource: string, event: string, detail?: Record<string, string | number>) =>
+        this.#control.emit({
+          time: new Date().toISOString(),
+          resource,
+          event,
+          ...(detail === undefined ? {} : { detail }),
+        }),
+    };
+    for (const resource of config.resources) {
+      this.#supervisors.set(resource.name, new Supervisor(resource, deps));
+    }
+  }
+
+  /**
+   * Everything up to the moment at which peers and hastctl are answered.
+   * @throws HastError with the exit code of the command; nothing is left behind
+   */
+  static async start(options: DaemonOptions, log: Logger): Promise<Daemon> {
+    const config = await readDaemonConfig(options);
+    for (const { at, text } of config.warnings) {
+      log.warning(`${at.file}:${at.line}:${at.column}: ${text}`);
+    }
+    const pidfile = takePidfile(options, config, log);
+    try {
+      const user = await workerUser(config);
+      const daemon = new Daemon(options, config, log, user);
+      daemon.#pidfile = pidfile;
+      try {
+        await daemon.#open();
+      } catch (error) {
+        daemon.#closeDoors();
+        throw error;
+      }
+      return daemon;
+    } catch (error) {
+      pidfile?.remove();
+      throw error;
+    }
+  }
+
+  async #open(): Promise<void> {
+    const { control, listen, resources } = this.#config;
+    if (!this.#host.setMemlockLimit(MEMLOCK_BYTES * BigInt(resources.length + 1))) {
+      this.#once('The limit on locked memory cannot be raised: workers may run with less of it.');
+    }
+    await this.#control.listen(this.#listenControl(control.path));
+    this.#controlMade = true;
+    for (const address of listen) await this.#listener.listen(address);
+    this.#pidfile?.write(process.pid);
+  }
+
+  /** To be called once the log goes where it stays. */
+  begin(): void {
+    const { listen, resources } = this.#config;
+    this.#log.info(`Started successfully, running protocol version ${PROTOCOL}.`);
+    for (const { text } of listen) this.#log.info(`Listening on address ${text}.`);
+    this.#refreshing = setInterval(() => void this.#refresh(), REFRESH_MS).unref();
+    void this.#refresh();
+    for (const { name, start } of resources)
+      if (start !== 'init') void this.#startRole(name, start);
+  }
+
+  /** Ends all workers in order, within a deadline, and leaves no file behind. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    this.#log.info('Ending.');
+    clearInterval(this.#refreshing);
+    this.#listener.close();
+    const all = Promise.all([...this.#supervisors.values()].map((one) => one.close()));
+    if (!(await within(STOP_MS, all))) {
+      this.#log.error('Some workers have not ended in time; they end by themselves.');
+    }
+    this.#closeDoors();
+    this.#pidfile?.remove();
+  }
+
+  /** Reads the file again and says what would be different; what runs stays as it is. */
+  async reload(): Promise<void> {
+    try {
+      const config = await readDaemonConfig(this.#options);
+      if (formatConfig(config) === formatConfig(this.#config)) {
+        this.#log.info('Reload: the configuration has not changed.');
+      } else {
+        this.#log.warning(
+          'Reload: the configuration is valid, but changes are not applied while hastd runs: ' +
+            'restart hastd.',
+        );
+      }
+    } catch (error) {
+      this.#log.warning(withReason('Reload: the configuration stays as it was', error));
+    }
+  }
+
+  #closeDoors(): void {
+    this.#listener.close();
+    this.#control.close();
+    if (this.#controlMade) rmSync(this.#config.control.path, { force: true });
+  }
+
+  /** Says a thing once, however many workers meet it. */
+  #once(text: string): void {
+    if (this.#said.has(text)) return;
+    this.#said.add(text);
+    this.#log.info(text);
+  }
+
+  async #startRole(name: string, start: Resource['start']): Promise<void> {
+    const log = this.#log.child(name);
+    if (start === 'last') {
+      log.warning('start last: a primary is never chosen by itself yet, the role is secondary.');
+    }
+    try {
+      await this.#supervisors.get(name)?.changeRole({
+        role: 'secondary',
+        force: false,
+        ifUnused: false,
+      });
+    } catch (error) {
+      log.error(withReason('The role of start was not taken', error));
+    }
+  }
+
+  // ---- Names and numbers --------------------------------------------------------------------------
+
+  async #addresses({ remote, source }: Resource): Promise<PeerAddresses> {
+    const wanted = [remote === 'none' ? null : remote, source];
+    const asked = wanted.map((one) => (one === null ? [] : this.#resolver.refresh(one)));
+    await within(RESOLVE_MS, Promise.all(asked));
+    return this.#known({ remote, source });
+  }
+
+  #known({ remote, source }: Pick<Resource, 'remote' | 'source'>): PeerAddresses {
+    const peers = remote === 'none' ? [] : this.#resolver.current(remote);
+    const sources = source === null ? [] : this.#resolver.current(source);
+    return { peers, source: sources[0] ?? null };
+  }
+
+  async #refresh(): Promise<void> {
+    const all = [...this.#supervisors.values()].map(async (supervisor) => {
+      supervisor.readdress(await this.#addresses(supervisor.resource));
+    });
+    await Promise.all(all);
+  }
+
+  // ---- What peers and clients see -----------------------------------------------------------------
+
+  #table(): PeerTable {
+    const supervisors = this.#supervisors;
+    const admits = ({ remote }: Resource, ip: string): boolean =>
+      remote !== 'none' && isAmong(ip, this.#resolver.current(remote));
+    return {
+      get count() {
+        return supervisors.size;
+      },
+      admitsAny: (ip) => this.#config.resources.some((resource) => admits(resource, ip)),
+      find: (name) => {
+        const supervisor = supervisors.get(name);
+        if (supervisor === undefined) return undefined;
+        return { role: supervisor.role, admits: (ip) => admits(supervisor.resource, ip) };
+      },
+      admit: (name, pair) => supervisors.get(name)?.admit(pair),
+      contact: (name) => supervisors.get(name)?.contact(),
+      unknown: () => void this.#refresh(),
+    };
+  }
+
+  #backend(): ControlBackend {
+    const find = (name: string): Supervisor => {
+      const supervisor = this.#supervisors.get(name);
+      if (supervisor === undefined) throw new HastError('RESOURCE_UNKNOWN');
+      return supervisor;
+    };
+    return {
+      names: () => [...this.#supervisors.keys()],
+      status: (name) => find(name).status(),
+      changeRole: (name, request) => {
+        if (this.#stopping !== undefined) {
+          throw new HastError('ROLE_FAILED', { message: `${name}: hastd is ending`, hint: '' });
+        }
+        return find(name).changeRole(request);
+      },
+    };
+  }
+
+  #listenControl(path: string): number {
+    try {
+      return this.#host.listenUnix(path, CONTROL_MODE, AS_IS, AS_IS);
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      throw new HastError('DAEMON_CONTROL', { message: `control ${why}`, cause });
+    }
+  }
+
+  #admitsClient(socket: Socket): boolean {
+    const { fd } = (socket as unknown as { _handle?: { fd?: number } })._handle ?? {};
+    if (fd === undefined || fd < 0) return true; // the socket's mode has let them in
+    const { uid } = this.#host.peerCredentials(fd);
+    return uid === 0 || uid === process.getuid?.();
+  }
+}
+
+/** Whether the work was done within the time; it goes on otherwise. */
+async function within(ms: number, work: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms);
+  });
+  try {
+    return await Promise.race([work.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** In the foreground there is none unless asked for; what is wrong with it is only a warning. */
+function takePidfile(options: DaemonOptions, config: Config, log: Logger): Pidfile | undefined {
+  if (options.foreground && options.pidfile === null) return undefined;
+  const path = config.pidfile;
+  try {
+    return Pidfile.take(path, native.host);
+  } catch (error) {
+    if (error instanceof HastError && error.code === 'DAEMON_HELD') throw error;
+    log.warning(withReason(`Cannot use the pid file ${path}`, error));
+    return undefined;
+  }
+}
+
+/** Whom workers run as. @throws HastError USER_MISSING, INSTALL_UNREADABLE */
+async function workerUser({ user }: Config): Promise<User | null> {
+  if (process.getuid?.() !== 0) return null;
+  const found = native.host.lookupUser(user);
+  if (found === null) {
+    throw new HastError('USER_MISSING', { message: `there is no user ${user} for the workers` });
+  }
+  if (found.uid === 0) {
+    throw new HastError('USER_MISSING', { message: `user ${user}: a worker is never root` });
+  }
+  await verifyInstallation(workerEntry(), user, found);
+  return found;
+}

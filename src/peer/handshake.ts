@@ -1,0 +1,181 @@
+/**
+ * What a secondary answers to the first two messages of a primary: pure decisions over bytes.
+ * Sockets, timers and tables are the listener's. Source: docs/wire.md, "set-up".
+ */
+import { timingSafeEqual } from 'node:crypto';
+import { HastError } from '../error.ts';
+import type { PeerHello } from '../native.ts';
+import {
+  decodeMessageHead,
+  decodeNv,
+  encodeMessage,
+  MESSAGE_HEAD_BYTES,
+  type NvArea,
+  type NvEntry,
+} from '../nv.ts';
+import type { Role } from '../resource/role.ts';
+
+export const TOKEN_BYTES = 16;
+/** Highest version spoken here, and the version byte of messages about no resource. */
+export const VERSION = 2;
+/** Bit of `ext` in the messages of the set-up: the extensions of this implementation. */
+export const EXT_OURS = 1;
+
+/** Constants of the protocol, compared byte by byte by other implementations. */
+export const REFUSAL = {
+  notConfigured: 'Resource not configured.',
+  noAccess: 'No access to the resource.',
+  token: "Token doesn't match.",
+  role: (role: Role) => `Remote node acts as ${role} for the resource and not as secondary.`,
+} as const;
+
+/** A connection 1 that waits for its connection 2. */
+export interface Pending {
+  readonly token: Uint8Array;
+  readonly version: number;
+  readonly extended: boolean;
+}
+
+/** What the table of resources says of a name, for one peer address. */
+export interface KnownResource {
+  readonly role: Role;
+  /** The peer's address is one of this resource's `remote`. */
+  readonly admits: boolean;
+  readonly pending: Pending | undefined;
+}
+
+export type Verdict =
+  | { readonly kind: 'drop'; readonly why: string }
+  | {
+      readonly kind: 'refuse';
+      readonly resource: string;
+      readonly text: string;
+      readonly reply: Buffer;
+      /** We are primary too: the peer may retry, and its being there is news for our worker. */
+      readonly contact: boolean;
+      /** The refused message belongs to the connection 1 that waits: it goes too. */
+      readonly closePending: boolean;
+    }
+  | {
+      readonly kind: 'first';
+      readonly resource: string;
+      readonly pending: Pending;
+      readonly reply: Buffer;
+    }
+  | { readonly kind: 'second'; readonly resource: string; readonly hello: PeerHello };
+
+export function encodeRefusal(text: string, wait = false): Buffer {
+  const entries: NvEntry[] = [{ name: 'errmsg', type: 'string', value: text }];
+  if (wait) entries.push({ name: 'wait', type: 'uint8', value: 1 });
+  return encodeMessage(VERSION, entries);
+}
+
+export function encodeFirstReply({ version, token, extended }: Pending): Buffer {
+  const entries: NvEntry[] = [
+    { name: 'version', type: 'uint8', value: version },
+    { name: 'token', type: 'uint8_array', value: token },
+  ];
+  if (extended) entries.push({ name: 'ext', type: 'uint32', value: EXT_OURS });
+  return encodeMessage(version, entries);
+}
+
+function announcesOurs(area: NvArea): boolean {
+  return ((area.get('ext', 'uint32') ?? 0) & EXT_OURS) !== 0;
+}
+
+function sameToken(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && timingSafeEqual(a, b);
+}
+
+/** The second message's facts. Absent numbers are 0, as everywhere in the protocol. */
+function readHello(area: NvArea, pending: Pending): PeerHello {
+  const number = (name: string): bigint => area.get(name, 'uint64') ?? 0n;
+  const extended = pending.extended && announcesOurs(area);
+  return {
+    version: pending.version,
+    resuid: number('resuid'),
+    localcnt: number('localcnt'),
+    remotecnt: number('remotecnt'),
+    virgin: area.has('virgin'),
+    extended,
+    epoch: extended ? number('epoch') : 0n,
+    bootid: extended ? number('bootid') : 0n,
+  };
+}
+
+/**
+ * Checks 3 to 8 of the set-up, in their order.
+ * @param newToken  gives 16 fresh random bytes; asked only for a first message that is good
+ */
+export function judge(
+  area: NvArea,
+  lookup: (resource: string) => KnownResource | undefined,
+  newToken: () => Uint8Array,
+): Verdict {
+  const resource = area.get('resource', 'string');
+  if (resource === undefined) return { kind: 'drop', why: 'no resource is named' };
+  // Present as anything else than an array of bytes, it is as good as absent.
+  const token = area.get('token', 'uint8_array');
+  if (token !== undefined && token.length !== TOKEN_BYTES) {
+    return { kind: 'drop', why: `a token of ${token.length} bytes` };
+  }
+  const known = lookup(resource);
+  const pending = known?.pending;
+  const matches = token !== undefined && pending !== undefined && sameToken(token, pending.token);
+  const refuse = (text: string, wait = false): Verdict => ({
+    kind: 'refuse',
+    resource,
+    text,
+    reply: encodeRefusal(text, wait),
+    contact: wait,
+    closePending: matches,
+  });
+
+  if (known === undefined) return refuse(REFUSAL.notConfigured);
+  if (!known.admits) return refuse(REFUSAL.noAccess);
+  if (known.role !== 'secondary') {
+    return refuse(REFUSAL.role(known.role), known.role === 'primary');
+  }
+  if (token !== undefined) {
+    if (!matches || pending === undefined) return refuse(REFUSAL.token);
+    return { kind: 'second', resource, hello: readHello(area, pending) };
+  }
+  const offered = area.get('version', 'uint8') ?? 0;
+  const version = Math.min(offered === 0 ? 1 : offered, VERSION);
+  const extended = version === VERSION && announcesOurs(area);
+  const fresh: Pending = { token: newToken(), version, extended };
+  return { kind: 'first', resource, pending: fresh, reply: encodeFirstReply(fresh) };
+}
+
+/** Collects the bytes of exactly one message; anything after it is an error. */
+export class MessageReader {
+  readonly #chunks: Uint8Array[] = [];
+  #size = 0;
+  /** Of the whole message; known once its head is there. */
+  #wanted: number | undefined;
+
+  /**
+   * @returns the message's area, or undefined while bytes are missing
+   * @throws HastError MESSAGE_INVALID, NV_INVALID: drop the connection
+   */
+  push(chunk: Uint8Array): NvArea | undefined {
+    this.#chunks.push(chunk);
+    this.#size += chunk.length;
+    this.#wanted ??= this.#readHead();
+    if (this.#wanted === undefined || this.#size < this.#wanted) return undefined;
+    if (this.#size > this.#wanted) {
+      throw new HastError('MESSAGE_INVALID', { message: 'bytes follow a message of the set-up' });
+    }
+    return decodeNv(Buffer.concat(this.#chunks).subarray(MESSAGE_HEAD_BYTES));
+  }
+
+  #readHead(): number | undefined {
+    const bytes = Buffer.concat(this.#chunks);
+    if (bytes.length < MESSAGE_HEAD_BYTES) {
+      // The version byte alone may already be wrong.
+      decodeMessageHead(Buffer.concat([bytes.subarray(0, 1), Buffer.alloc(MESSAGE_HEAD_BYTES)]));
+      return undefined;
+    }
+    return MESSAGE_HEAD_BYTES + decodeMessageHead(bytes).length;
+  }
+}

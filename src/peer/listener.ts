@@ -1,0 +1,275 @@
+/**
+ * Accepts primaries: one bounded message per connection under one deadline, then the pair is handed
+ * on. Nothing a peer does, or does not do, holds up anybody else.
+ */
+import { randomBytes } from 'node:crypto';
+import { createServer, type Server, type Socket } from 'node:net';
+import type { TcpAddress } from '../config/config.ts';
+import { HastError } from '../error.ts';
+import type { Logger } from '../log.ts';
+import type { PeerHello } from '../native.ts';
+import type { Role } from '../resource/role.ts';
+import {
+  encodeRefusal,
+  judge,
+  MessageReader,
+  type Pending,
+  TOKEN_BYTES,
+  type Verdict,
+} from './handshake.ts';
+import { plainIp } from './resolver.ts';
+
+/** A pair of connections whose second message was good. */
+export interface PeerPair {
+  readonly requests: Socket;
+  readonly replies: Socket;
+  readonly hello: PeerHello;
+  alive(): boolean;
+  refuse(text: string): void;
+  release(): void;
+}
+
+/** The table of resources, as a peer's messages meet it. */
+export interface PeerTable {
+  readonly count: number;
+  /** Whether the address is the `remote` of any resource. */
+  admitsAny(ip: string): boolean;
+  /** Undefined: not configured. */
+  find(resource: string): { readonly role: Role; admits(ip: string): boolean } | undefined;
+  admit(resource: string, pair: PeerPair): void;
+  contact(resource: string): void;
+  /** An address that nobody is known by: names may have new numbers. */
+  unknown(ip: string): void;
+}
+
+export interface ListenerLimits {
+  readonly setupMs: number;
+  readonly halfOpenMs: number;
+  readonly goodbyeMs: number;
+  readonly backlog: number;
+}
+export const LISTENER_LIMITS: ListenerLimits = {
+  setupMs: 20_000,
+  halfOpenMs: 20_000,
+  goodbyeMs: 5000,
+  backlog: 8,
+};
+const PENDING_BASE = 16;
+const PENDING_PER_RESOURCE = 4;
+const UNKNOWN_LOG_MS = 60_000;
+
+interface HalfOpen extends Pending {
+  readonly socket: Socket;
+  readonly timer: NodeJS.Timeout;
+}
+
+export class PeerListener {
+  readonly #table: PeerTable;
+  readonly #log: Logger;
+  readonly #limits: ListenerLimits;
+  readonly #servers: Server[] = [];
+  /** Connections that have not been handed on, by address. */
+  readonly #open = new Map<Socket, string>();
+  readonly #halfOpen = new Map<string, HalfOpen>();
+  #unknownLogged = Number.NEGATIVE_INFINITY;
+
+  constructor(table: PeerTable, log: Logger, limits: ListenerLimits = LISTENER_LIMITS) {
+    this.#table = table;
+    this.#log = log;
+    this.#limits = limits;
+  }
+
+  /** @throws HastError DAEMON_LISTEN */
+  async listen(address: TcpAddress): Promise<void> {
+    const server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (cause) => {
+        reject(
+          new HastError('DAEMON_LISTEN', {
+            message: `cannot listen on ${address.text}: ${cause.message}`,
+            cause,
+          }),
+        );
+      });
+      const { backlog } = this.#limits;
+      const { host, port } = address;
+      server.listen({ host, port, backlog, ipv6Only: address.family === 'ipv6' }, resolve);
+    });
+    server.on('error', (error) => this.#log.warning(`Accepting peers: ${error.message}.`));
+    this.#servers.push(server);
+  }
+
+  /** Ports really bound, for `listen` with a name or port of the system's choice. */
+  get ports(): readonly number[] {
+    return this.#servers.flatMap((server) => {
+      const address = server.address();
+      return address === null || typeof address === 'string' ? [] : [address.port];
+    });
+  }
+
+  close(): void {
+    for (const server of this.#servers) server.close();
+    for (const socket of this.#open.keys()) socket.destroy();
+  }
+
+  /** Closes the connection 1 that waits for this resource, if there is one. */
+  drop(resource: string): void {
+    this.#takeHalfOpen(resource)?.socket.destroy();
+  }
+
+  // ---- One connection -----------------------------------------------------------------------------
+
+  #accept(socket: Socket): void {
+    const ip = plainIp(socket.remoteAddress ?? '');
+    socket.on('error', () => socket.destroy());
+    if (!this.#table.admitsAny(ip)) {
+      this.#unknown(ip);
+      socket.destroy();
+      return;
+    }
+    const most = PENDING_BASE + PENDING_PER_RESOURCE * this.#table.count;
+    const same = [...this.#open.values()].filter((other) => other === ip).length;
+    if (same >= most || this.#open.size >= most * 2) {
+      this.#log.debug1(`Too many connections of ${ip} wait, one is dropped.`);
+      socket.destroy();
+      return;
+    }
+    this.#log.debug1(`Connection from ${ip}.`);
+    this.#open.set(socket, ip);
+    socket.once('close', () => this.#open.delete(socket));
+    const timer = setTimeout(() => {
+      this.#log.debug1(`${ip} did not finish the set-up in time.`);
+      socket.destroy();
+    }, this.#limits.setupMs);
+    socket.once('close', () => clearTimeout(timer));
+
+    const reader = new MessageReader();
+    const onData = (chunk: Buffer): void => {
+      try {
+        const area = reader.push(chunk);
+        if (area === undefined) return;
+        socket.off('data', onData);
+        clearTimeout(timer);
+        const verdict = judge(
+          area,
+          (resource) => this.#lookup(resource, ip),
+          () => randomBytes(TOKEN_BYTES),
+        );
+        this.#obey(verdict, socket, ip);
+      } catch (error) {
+        const why = error instanceof HastError ? error.message : String(error);
+        this.#log.warning(`Connection from ${ip} dropped: ${why}.`);
+        socket.destroy();
+      }
+    };
+    socket.on('data', onData);
+  }
+
+  #lookup(resource: string, ip: string) {
+    const found = this.#table.find(resource);
+    if (found === undefined) return undefined;
+    return {
+      role: found.role,
+      admits: found.admits(ip),
+      pending: this.#halfOpen.get(resource),
+    };
+  }
+
+  #obey(verdict: Verdict, socket: Socket, ip: string): void {
+    switch (verdict.kind) {
+      case 'drop':
+        this.#log.warning(`Connection from ${ip} dropped: ${verdict.why}.`);
+        socket.destroy();
+        break;
+      case 'refuse': {
+        const log = this.#log.child(verdict.resource);
+        log.warning(`Connection from ${ip} refused: ${verdict.text}`);
+        this.#goodbye(socket, verdict.reply);
+        if (verdict.closePending) this.drop(verdict.resource);
+        if (verdict.contact) this.#table.contact(verdict.resource);
+        break;
+      }
+      case 'first':
+        this.#keep(verdict.resource, verdict.pending, socket, ip);
+        socket.write(verdict.reply);
+        break;
+      case 'second': {
+        const first = this.#takeHalfOpen(verdict.resource);
+        if (first === undefined) {
+          socket.destroy();
+          break;
+        }
+        this.#log.child(verdict.resource).info(`Connection from ${ip}.`);
+        this.#table.admit(verdict.resource, this.#pair(first.socket, socket, verdict.hello));
+        break;
+      }
+    }
+  }
+
+  /** The newest first message wins; nothing else changes by it. */
+  #keep(resource: string, pending: Pending, socket: Socket, ip: string): void {
+    this.drop(resource);
+    const timer = setTimeout(() => {
+      this.#log.child(resource).debug1(`${ip} did not open its second connection in time.`);
+      socket.destroy();
+    }, this.#limits.halfOpenMs);
+    const entry: HalfOpen = { ...pending, socket, timer };
+    this.#halfOpen.set(resource, entry);
+    // Before the second reply there is nothing to say on this connection.
+    socket.on('data', () => socket.destroy());
+    socket.once('close', () => {
+      clearTimeout(timer);
+      if (this.#halfOpen.get(resource) === entry) this.#halfOpen.delete(resource);
+    });
+  }
+
+  /** A token is good for one use. */
+  #takeHalfOpen(resource: string): HalfOpen | undefined {
+    const entry = this.#halfOpen.get(resource);
+    if (entry === undefined) return undefined;
+    clearTimeout(entry.timer);
+    this.#halfOpen.delete(resource);
+    return entry;
+  }
+
+  #pair(requests: Socket, replies: Socket, hello: PeerHello): PeerPair {
+    const both = [requests, replies];
+    replies.on('data', () => replies.destroy());
+    for (const socket of both) {
+      // One without the other is of no use.
+      socket.once('close', () => {
+        for (const other of both) other.destroy();
+      });
+    }
+    return {
+      requests,
+      replies,
+      hello,
+      alive: () => both.every((socket) => !socket.destroyed && socket.readyState === 'open'),
+      // The primary waits for the answer to its second message on the first connection.
+      refuse: (text) => {
+        for (const socket of both) this.#goodbye(socket, encodeRefusal(text));
+      },
+      release: () => {
+        for (const socket of both) socket.destroy();
+      },
+    };
+  }
+
+  #goodbye(socket: Socket, reply: Buffer): void {
+    if (socket.destroyed) return;
+    // Read on, and away: closing with unread bytes would take the reply back.
+    socket.on('data', () => {});
+    socket.end(reply);
+    const timer = setTimeout(() => socket.destroy(), this.#limits.goodbyeMs);
+    socket.once('close', () => clearTimeout(timer));
+  }
+
+  #unknown(ip: string): void {
+    this.#table.unknown(ip);
+    const now = performance.now();
+    if (now - this.#unknownLogged < UNKNOWN_LOG_MS) return;
+    this.#unknownLogged = now;
+    this.#log.warning(`Connection from ${ip} dropped: no resource has this remote address.`);
+  }
+}

@@ -1,0 +1,533 @@
+/**
+ * One object per resource, in the parent: takes what happens to role.ts and does what it answers.
+ */
+import type { Socket } from 'node:net';
+import type { Resource } from '../config/config.ts';
+import type { ResourceStatus, RoleAnswer, RoleRequest } from '../control/protocol.ts';
+import { HastError, isErrorCode } from '../error.ts';
+import { ERROR_CODES } from '../error-codes.ts';
+import type { Logger } from '../log.ts';
+import type {
+  EngineEvent,
+  EngineStats,
+  EngineTuning,
+  HostFunctions,
+  NumericAddress,
+  PeerHello,
+} from '../native.ts';
+import { checkComponent, type DeviceClaims, openLocked } from './component.ts';
+import { listenForExport, removeExport } from './export-socket.ts';
+import { HookQueue, type StartHook } from './hooks.ts';
+import { notesOf } from './notes.ts';
+import type { LaunchWorker, Worker } from './process.ts';
+import {
+  type Role,
+  type RoleEffect,
+  type RoleEvent,
+  type RoleState,
+  roleOf,
+  step,
+  type WorkerEnd,
+} from './role.ts';
+import { ENDED_IN_ORDER, endOfError } from './worker-end.ts';
+import type { WorkerSpec } from './worker-protocol.ts';
+
+export type SupervisorHost = Pick<
+  HostFunctions,
+  'openComponent' | 'closeFd' | 'readAt' | 'listenUnix' | 'listenTcp' | 'lookupUser'
+>;
+
+/** Numeric addresses of a resource's peer, as far as names can be resolved now. */
+export interface PeerAddresses {
+  readonly peers: readonly NumericAddress[];
+  readonly source: NumericAddress | null;
+}
+
+/** A pair of connections whose second message was good, and which waits for a worker. */
+export interface Newcomer {
+  readonly requests: Socket;
+  readonly replies: Socket;
+  readonly hello: PeerHello;
+  alive(): boolean;
+  /** Tells the primary why not, then closes both. */
+  refuse(text: string): void;
+  /** Closes the parent's copies without shutting the connections down. */
+  release(): void;
+}
+
+export interface SupervisorDeps {
+  readonly host: SupervisorHost;
+  readonly launch: LaunchWorker;
+  readonly claims: DeviceClaims;
+  readonly startHook: StartHook;
+  readonly log: Logger;
+  /** The role was given up, or must not have half-open connections any more. */
+  readonly dropPeer: (resource: string) => void;
+  /** Quick: what is known, or soon will be. */
+  readonly resolve: (resource: Resource) => Promise<PeerAddresses>;
+  readonly emit: (resource: string, event: string, detail?: Detail) => void;
+  /** How long a start may take until `ready`; for tests. */
+  readonly startMs?: number;
+}
+export type Detail = Readonly<Record<string, string | number>>;
+
+const START_MS = 110_000;
+const COMMAND_MS = 120_000;
+const GRACE_MS = 10_000;
+const BUSY_TEXT = 'The previous session of the resource has not ended yet.';
+
+interface Waiting {
+  readonly role: Role;
+  readonly resolve: () => void;
+  readonly reject: (error: HastError) => void;
+}
+
+export class Supervisor {
+  readonly resource: Resource;
+  readonly #deps: SupervisorDeps;
+  readonly #hooks: HookQueue;
+  #state: RoleState = { phase: 'init' };
+  #worker: Worker | undefined;
+  /** Aborts the work that leads to a worker, as long as there is none. */
+  #starting: AbortController | undefined;
+  #waiting: Waiting[] = [];
+  #newcomer: Newcomer | undefined;
+  #newcomerTimer: NodeJS.Timeout | undefined;
+  #restartTimer: NodeJS.Timeout | undefined;
+  #startTimer: NodeJS.Timeout | undefined;
+  #lastError: WorkerEnd | undefined;
+  #checking: Promise<void> | undefined;
+  #addresses: PeerAddresses = { peers: [], source: null };
+  #queue: RoleEvent[] = [];
+  #stepping = false;
+  #closed = false;
+
+  constructor(resource: Resource, deps: SupervisorDeps) {
+    this.resource = resource;
+    this.#deps = deps;
+    this.#hooks = new HookQueue(resource.name, deps.startHook, deps.log.child(resource.name));
+  }
+
+  get role(): Role {
+    return roleOf(this.#state);
+  }
+
+  get state(): RoleState {
+    return this.#state;
+  }
+
+  get workerPid(): number {
+    return this.#worker?.pid ?? 0;
+  }
+
+  // ---- Commands ---------------------------------------------------------------------------------
+
+  /**
+   * Changes the role; resolves when it is really taken.
+   * @throws HastError ROLE_REFUSED, ROLE_FAILED, with the reason in the text
+   */
+  async changeRole({ role, force, ifUnused }: RoleRequest): Promise<RoleAnswer> {
+    while (this.#checking !== undefined) await this.#checking;
+    const previous = this.role;
+    if (previous === 'primary' && role !== 'primary') await this.#refuseInUse(ifUnused, force);
+    const done = this.#await(role);
+    this.#dispatch({ type: 'command', role, force, now: performance.now() });
+    await done;
+    const notices = role === 'primary' && previous !== role ? await this.#startNotices() : [];
+    return { name: this.resource.name, previous, role, notices };
+  }
+
+  /** Ends the worker whatever the role is, for the end of the daemon. Resolves when it is gone. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#state.phase === 'init') return;
+    await this.changeRole({ role: 'init', force: true, ifUnused: false }).catch(() => {});
+  }
+
+  #await(role: Role): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#waiting = this.#waiting.filter((one) => one !== entry);
+        const message = `${this.resource.name}: the role was not taken in time; hastd goes on trying`;
+        reject(new HastError('ROLE_FAILED', { message }));
+      }, COMMAND_MS);
+      const entry: Waiting = {
+        role,
+        resolve: () => {
+          clearTimeout(timer);
+          resolve();
+        },
+        reject: (error) => {
+          clearTimeout(timer);
+          reject(error);
+        },
+      };
+      this.#waiting.push(entry);
+    });
+  }
+
+  /** `--if-unused`, and `demotion refuse` unless forced. */
+  async #refuseInUse(ifUnused: boolean, force: boolean): Promise<void> {
+    if (!ifUnused && (this.resource.demotion !== 'refuse' || force)) return;
+    const { name } = this.resource;
+    const stats = await this.#stats();
+    if (stats === null && this.#worker === undefined) return;
+    const hint = ifUnused
+      ? 'close the device first, or leave out --if-unused'
+      : 'close the device first, or use -f';
+    if (stats === null) {
+      const message = `${name}: the worker does not say whether the provider is open`;
+      throw new HastError('ROLE_REFUSED', { message, hint });
+    }
+    if (stats.clients.length > 0) {
+      const message = `${name}: the provider is in use by ${stats.clients.join(', ')}`;
+      throw new HastError('ROLE_REFUSED', { message, hint });
+    }
+  }
+
+  async #startNotices(): Promise<string[]> {
+    const stats = await this.#stats();
+    return stats === null || stats.reason === '' ? [] : [stats.reason];
+  }
+
+  // ---- From the peer ----------------------------------------------------------------------------
+
+  /** Takes over: the old worker drains and ends, then one starts for these connections. */
+  admit(newcomer: Newcomer): void {
+    this.#newcomer?.refuse(BUSY_TEXT);
+    this.#newcomer = newcomer;
+    clearTimeout(this.#newcomerTimer);
+    this.#newcomerTimer = setTimeout(
+      () => this.#dispatch({ type: 'newcomer-late' }),
+      (this.resource.timeoutSeconds * 1000) / 2,
+    );
+    this.#dispatch({ type: 'newcomer' });
+  }
+
+  /** The peer was heard of. */
+  contact(): void {
+    if (this.role === 'primary') this.#worker?.kick();
+  }
+
+  /** New numbers behind the names of `remote` and `source`. */
+  readdress(addresses: PeerAddresses): void {
+    if (JSON.stringify(addresses) === JSON.stringify(this.#addresses)) return;
+    this.#addresses = addresses;
+    if (this.role === 'primary') this.#worker?.reconfigure(this.#tuning());
+  }
+
+  // ---- Status -----------------------------------------------------------------------------------
+
+  async status(): Promise<ResourceStatus> {
+    const { resource } = this;
+    const stats = await this.#stats();
+    const pid = this.workerPid;
+    const end = this.#lastError;
+    const lastError =
+      end === undefined
+        ? null
+        : { code: end.code, message: end.text, exit: end.exit ?? ERROR_CODES.WORKER_ENDED.exit };
+    const { remote, source } = resource;
+    return {
+      name: resource.name,
+      provname: resource.provname,
+      role: this.role,
+      local: resource.local,
+      remote: remote === 'none' ? 'none' : remote.text,
+      source: source === null ? null : source.text,
+      export: resource.export.text,
+      replication: resource.replication,
+      checksum: resource.checksum,
+      compression: resource.compression,
+      notes: notesOf(resource.name, this.#state, stats, end, pid !== 0),
+      lastError,
+      worker: stats === null || pid === 0 ? null : { pid, ...stats, clients: [...stats.clients] },
+    };
+  }
+
+  async #stats(): Promise<EngineStats | null> {
+    try {
+      return (await this.#worker?.stats()) ?? null;
+    } catch {
+      return null; // slow or just ended: the rest of the status is still worth telling
+    }
+  }
+
+  // ---- The machine ------------------------------------------------------------------------------
+
+  /** Events that effects cause wait until all effects of the one before are done. */
+  #dispatch(event: RoleEvent): void {
+    this.#queue.push(event);
+    if (this.#stepping) return;
+    this.#stepping = true;
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        const before = this.role;
+        const { state, effects } = step(this.#state, next);
+        this.#state = state;
+        for (const effect of effects) this.#carryOut(effect);
+        this.#entered(before);
+      }
+    } finally {
+      this.#stepping = false;
+    }
+  }
+
+  #entered(before: Role): void {
+    const { phase } = this.#state;
+    if (phase === 'init') this.#deps.claims.release(this.resource.name);
+    if (phase !== 'starting' && phase !== 'backoff') {
+      clearTimeout(this.#startTimer);
+      this.#startTimer = undefined;
+    }
+    if (this.role !== before) {
+      this.#log().info(`Role changed from ${before} to ${this.role}.`);
+      this.#deps.emit(this.resource.name, 'role', { from: before, to: this.role });
+    }
+  }
+
+  #carryOut(effect: RoleEffect): void {
+    const { name, exec } = this.resource;
+    switch (effect.type) {
+      case 'check':
+        this.#checking = this.#check();
+        break;
+      case 'start':
+        this.#startTimer ??= setTimeout(
+          () => this.#dispatch({ type: 'late' }),
+          this.#deps.startMs ?? START_MS,
+        );
+        void this.#begin((signal) => this.#startPrimary(effect.force, signal));
+        break;
+      case 'admit':
+        void this.#begin((signal) => this.#startSecondary(signal));
+        break;
+      case 'refuse-newcomer':
+        this.#dropNewcomer(BUSY_TEXT);
+        break;
+      case 'stop':
+        if (this.#worker !== undefined) this.#worker.stop(this.#patienceMs() * 2 + GRACE_MS);
+        else this.#starting?.abort();
+        break;
+      case 'wait':
+        this.#restartTimer = setTimeout(
+          () => this.#dispatch({ type: 'timer', now: performance.now() }),
+          effect.ms,
+        );
+        break;
+      case 'cancel-wait':
+        clearTimeout(this.#restartTimer);
+        break;
+      case 'drop-peer':
+        this.#deps.dropPeer(name);
+        break;
+      case 'hook':
+        if (!this.#closed) this.#hooks.run(exec, 'role', effect.from, effect.to);
+        break;
+      case 'settle':
+        this.#settle((one) => one.role === effect.role, null);
+        this.#settle(() => true, superseded(name));
+        break;
+      case 'fail':
+        this.#settle(() => true, failureOf(name, effect.end));
+        break;
+      case 'supersede':
+        this.#settle((one) => one.role !== effect.role, superseded(name));
+        break;
+      case 'keep':
+        this.#lastError = effect.end;
+        break;
+      case 'forget':
+        this.#lastError = undefined;
+        break;
+      case 'log':
+        this.#log().log(effect.level, effect.text);
+        break;
+    }
+  }
+
+  #settle(which: (one: Waiting) => boolean, error: HastError | null): void {
+    const chosen = this.#waiting.filter(which);
+    this.#waiting = this.#waiting.filter((one) => !chosen.includes(one));
+    for (const one of chosen) {
+      if (error === null) one.resolve();
+      else one.reject(error);
+    }
+  }
+
+  #dropNewcomer(text: string): void {
+    clearTimeout(this.#newcomerTimer);
+    this.#newcomer?.refuse(text);
+    this.#newcomer = undefined;
+  }
+
+  #log(): Logger {
+    return this.#deps.log.child(this.resource.name, this.role);
+  }
+
+  #patienceMs(): number {
+    return (this.resource.timeoutSeconds * 1000) / 2;
+  }
+
+  // ---- Starting a worker ------------------------------------------------------------------------
+
+  async #check(): Promise<void> {
+    const { host, claims } = this.#deps;
+    let problem: WorkerEnd | null = null;
+    try {
+      await checkComponent(host, claims, this.resource, this.#patienceMs());
+    } catch (error) {
+      problem = endOfError(error);
+    }
+    this.#checking = undefined;
+    this.#dispatch({ type: 'checked', problem });
+  }
+
+  /** Runs what leads to a worker; whatever stops it on the way counts as the worker's end. */
+  async #begin(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const abort = new AbortController();
+    this.#starting = abort;
+    try {
+      await work(abort.signal);
+    } catch (error) {
+      const end = abort.signal.aborted ? ENDED_IN_ORDER : endOfError(error);
+      this.#ended(end);
+    } finally {
+      if (this.#starting === abort) this.#starting = undefined;
+    }
+  }
+
+  async #startPrimary(force: boolean, signal: AbortSignal): Promise<void> {
+    const { host, claims } = this.#deps;
+    const disk = await openLocked(host, claims, this.resource, this.#patienceMs(), signal);
+    let listening = -1;
+    try {
+      signal.throwIfAborted();
+      listening = await listenForExport(host, this.resource);
+      this.#addresses = await this.#deps.resolve(this.resource);
+      signal.throwIfAborted();
+      this.#spawn('primary', disk.fd, listening, null, this.#spec('primary', force, null));
+      this.#dispatch({ type: 'forked' });
+    } catch (error) {
+      if (listening >= 0) removeExport(this.resource);
+      throw error;
+    } finally {
+      // The worker has its own copies; closing ours shuts nothing down.
+      host.closeFd(disk.fd);
+      if (listening >= 0) host.closeFd(listening);
+    }
+  }
+
+  async #startSecondary(signal: AbortSignal): Promise<void> {
+    const { host, claims } = this.#deps;
+    const newcomer = this.#newcomer;
+    try {
+      const disk = await openLocked(host, claims, this.resource, this.#patienceMs(), signal);
+      try {
+        signal.throwIfAborted();
+        if (newcomer === undefined || !newcomer.alive()) throw new HastError('PEER_GONE');
+        const { requests, replies, hello } = newcomer;
+        const spec = this.#spec('secondary', false, hello);
+        this.#spawn('secondary', disk.fd, requests, replies, spec);
+        // In the same turn as the spawn: not a byte for the worker is read here.
+        newcomer.release();
+        this.#newcomer = undefined;
+        clearTimeout(this.#newcomerTimer);
+      } finally {
+        host.closeFd(disk.fd);
+      }
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      // A newer one may wait already: it has its turn when this end is told.
+      if (this.#newcomer === newcomer) this.#dropNewcomer(`The resource cannot be used: ${text}.`);
+      throw error;
+    }
+  }
+
+  #spawn(
+    role: 'primary' | 'secondary',
+    disk: number,
+    first: number | Socket,
+    second: Socket | null,
+    spec: WorkerSpec,
+  ): void {
+    const log = this.#deps.log.child(this.resource.name, role);
+    const handlers = {
+      onEvent: (event: EngineEvent) => this.#onEngine(event, log),
+      onEnd: (end: WorkerEnd) => {
+        this.#worker = undefined;
+        this.#ended(end);
+      },
+    };
+    const launch = { resource: this.resource.name, role, disk, first, second, spec, log };
+    this.#worker = this.#deps.launch(launch, handlers);
+    log.debug1(`Worker started (pid ${this.#worker.pid}).`);
+  }
+
+  #ended(end: WorkerEnd): void {
+    if (this.role === 'primary') removeExport(this.resource);
+    this.#deps.emit(this.resource.name, 'worker-end', {
+      exit: end.exit ?? 0,
+      signal: end.signal ?? '',
+      code: end.code,
+      text: end.text,
+    });
+    this.#dispatch({ type: 'ended', end, now: performance.now() });
+  }
+
+  #onEngine(event: EngineEvent, log: Logger): void {
+    const { name, exec, events } = this.resource;
+    switch (event.type) {
+      case 'log':
+        log.log(event.level, event.text);
+        break;
+      case 'ready':
+        this.#deps.emit(name, 'ready', { role: this.role });
+        if (events === 'extended') this.#hooks.run(exec, 'ready');
+        this.#dispatch({ type: 'ready' });
+        break;
+      case 'event':
+        if (event.name === 'disconnect') this.#dispatch({ type: 'disconnected' });
+        this.#deps.emit(name, event.name);
+        this.#hooks.run(exec, event.name);
+        break;
+      case 'end':
+        break; // told with the process's end
+    }
+  }
+
+  #tuning(): EngineTuning {
+    const { replication, checksum, compression, timeoutSeconds, metaflush } = this.resource;
+    return { replication, checksum, compression, timeoutSeconds, metaflush, ...this.#addresses };
+  }
+
+  #spec(role: 'primary' | 'secondary', force: boolean, hello: PeerHello | null): WorkerSpec {
+    const { name, provname, sectorSize } = this.resource;
+    return {
+      ...this.#tuning(),
+      resource: name,
+      provider: provname,
+      role,
+      force,
+      hello,
+      sectorBytes: sectorSize ?? 0,
+    };
+  }
+}
+
+function superseded(name: string): HastError {
+  return new HastError('ROLE_FAILED', {
+    message: `${name}: another role was asked for meanwhile`,
+    hint: `hastctl status ${name}`,
+  });
+}
+
+/** What a command is answered when its role was not taken. */
+function failureOf(name: string, end: WorkerEnd): HastError {
+  const message = `${name}: ${end.text === '' ? 'the worker ended' : end.text}`;
+  const cause = isErrorCode(end.code) ? ERROR_CODES[end.code] : undefined;
+  const hint = end.hint ?? (cause === undefined || cause.hint === '' ? undefined : cause.hint);
+  if (!end.refused) return new HastError('ROLE_FAILED', { message, hint });
+  const skip = 'demote the other node first, or use -f to take the role all the same';
+  return new HastError('ROLE_REFUSED', { message, hint: hint ?? skip });
+}

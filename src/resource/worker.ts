@@ -1,0 +1,109 @@
+/**
+ * The child's side: one engine, made of the parent's message, and what it tells passed on.
+ * JavaScript here never stops I/O: the engine has a thread of its own.
+ */
+import { HastError } from '../error.ts';
+import type { EngineEvent, EngineHandle, EngineSpec, NativeModule } from '../native.ts';
+import {
+  type ParentMessage,
+  WORKER_FDS,
+  type WorkerMessage,
+  type WorkerSpec,
+} from './worker-protocol.ts';
+
+/** The way to the parent and out of the process. */
+export interface WorkerPort {
+  /** `sent` is called when the message has left, or cannot leave any more. */
+  send(message: WorkerMessage, sent?: () => void): void;
+  exit(code: number): void;
+}
+
+/** Where the parent put the descriptors. The role decides what the first one is. */
+function withDescriptors(spec: WorkerSpec): EngineSpec {
+  const primary = spec.role === 'primary';
+  return {
+    ...spec,
+    diskFd: WORKER_FDS.disk,
+    exportFd: primary ? WORKER_FDS.first : -1,
+    requestsFd: primary ? -1 : WORKER_FDS.first,
+    repliesFd: primary ? -1 : WORKER_FDS.second,
+  };
+}
+
+export class WorkerBody {
+  readonly #native: Pick<NativeModule, 'engine'>;
+  readonly #port: WorkerPort;
+  #engine: EngineHandle | undefined;
+  #started = false;
+
+  constructor(native: Pick<NativeModule, 'engine'>, port: WorkerPort) {
+    this.#native = native;
+    this.#port = port;
+  }
+
+  receive(message: ParentMessage): void {
+    const { engine } = this.#native;
+    switch (message.kind) {
+      case 'start':
+        this.#start(message.spec);
+        break;
+      case 'stop':
+        this.stop();
+        break;
+      case 'reconfigure':
+        if (this.#engine !== undefined) engine.reconfigure(this.#engine, message.tuning);
+        break;
+      case 'kick':
+        if (this.#engine !== undefined) engine.kick(this.#engine);
+        break;
+      case 'stats':
+        if (this.#engine !== undefined) void this.#answerStats(this.#engine, message.id);
+        break;
+    }
+  }
+
+  /** Drains and ends; without an engine there is nothing to drain. */
+  stop(): void {
+    if (this.#engine !== undefined) this.#native.engine.stop(this.#engine);
+    else if (!this.#started) this.#port.exit(0);
+  }
+
+  /** Something here went wrong that the engine has no part in: it goes on. */
+  fault(error: unknown): void {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.#tell({ type: 'log', level: 'error', text: `Uncaught in the worker: ${text}` });
+  }
+
+  #start(spec: WorkerSpec): void {
+    if (this.#started) return;
+    this.#started = true;
+    try {
+      this.#engine = this.#native.engine.start(withDescriptors(spec), (event) => this.#on(event));
+    } catch (error) {
+      const known = error instanceof HastError ? error : new HastError('INTERNAL');
+      const text = error instanceof Error ? error.message : String(error);
+      this.#on({ type: 'end', exit: known.exit, code: known.code, text });
+    }
+  }
+
+  #on(event: EngineEvent): void {
+    if (event.type !== 'end') {
+      this.#tell(event);
+      return;
+    }
+    this.#port.send({ kind: 'engine', event }, () => this.#port.exit(event.exit));
+  }
+
+  #tell(event: EngineEvent): void {
+    this.#port.send({ kind: 'engine', event });
+  }
+
+  async #answerStats(engine: EngineHandle, id: number): Promise<void> {
+    try {
+      const stats = await this.#native.engine.stats(engine);
+      this.#port.send({ kind: 'stats', id, stats });
+    } catch {
+      // An engine that ends has no numbers; the parent's deadline answers for it.
+    }
+  }
+}
