@@ -12,6 +12,18 @@
       "src-native/codec/rangelock.cc",
       "src-native/disk/fault_component.cc",
       "src-native/disk/file_component.cc",
+      "src-native/engine/connector.cc",
+      "src-native/engine/decision.cc",
+      "src-native/engine/deps.cc",
+      "src-native/engine/engine.cc",
+      "src-native/engine/link.cc",
+      "src-native/engine/map_store.cc",
+      "src-native/engine/metadata_store.cc",
+      "src-native/engine/primary.cc",
+      "src-native/engine/primary_io.cc",
+      "src-native/engine/secondary.cc",
+      "src-native/engine/slot.cc",
+      "src-native/engine/synchroniser.cc",
       "src-native/gate/nbd_connection.cc",
       "src-native/gate/nbd_connection_read.cc",
       "src-native/gate/nbd_connection_write.cc",
@@ -28,7 +40,8 @@
       "src-native/ring/stream.cc",
       "src-native/ring/task.cc",
       "src-native/wire/errno_map.cc",
-      "src-native/wire/format.cc"
+      "src-native/wire/format.cc",
+      "src-native/wire/packet.cc"
     ],
     "hast_addon_sources": [
       "src-native/binding/addon.cc",

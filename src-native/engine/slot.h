@@ -24,12 +24,13 @@ enum class Outcome : uint8_t {
 
 enum class Replication : uint8_t { kFullsync, kMemsync, kAsync };
 
-/// What a write's answer is, once it is known. Rule 8 and spec replication 2.2 as one pure function.
+/// What a write's answer is, once it is known. Rule 8 and spec replication 2.2 as one pure
+/// function.
 enum class Verdict : uint8_t { kWait, kSuccess, kFailure };
 Verdict write_verdict(Replication mode, Outcome local, Outcome remote);
 
-/// A slot is owned by the pool for the life of the engine. The packet goes out on the wire, the range
-/// hold keeps overlapping requests apart, `disk` is the local operation.
+/// A slot is owned by the pool for the life of the engine. The packet goes out on the wire, the
+/// range hold keeps overlapping requests apart, `disk` is the local operation.
 struct Slot : Request {
   enum class Use : uint8_t { kFree, kClient, kSync };
 
@@ -41,21 +42,24 @@ struct Slot : Request {
   Replication mode = Replication::kFullsync;
   Outcome local = Outcome::kNone;
   Outcome remote = Outcome::kNone;
-  int local_errno = 0;   // positive
-  int remote_errno = 0;  // positive, of this system
-  bool map_held = false;     // write_begin was called and write_end was not
+  int local_errno = 0;    // positive
+  int remote_errno = 0;   // positive, of this system
+  bool map_held = false;  // write_begin was called and write_end was not
   bool lock_held = false;
-  bool is_answered = false;  // the gate was told
-  bool gate_holds = false;   // the gate has not released it
-  bool engine_holds = false; // components still have to report
-  bool missed = false;       // some component did not confirm: its extents stay marked
+  bool is_answered = false;   // the gate was told
+  bool gate_holds = false;    // the gate has not released it
+  bool engine_holds = false;  // components still have to report
+  bool missed = false;        // some component did not confirm: its extents stay marked
 
-  uint64_t seq = 0;            // on the wire, 0 when not there
+  uint64_t seq = 0;  // on the wire, 0 when not there
   Slot* outstanding_previous = nullptr;
   Slot* outstanding_next = nullptr;
-  Completion* remote_done = nullptr;  // who waits for the peer's final word (sync, reads, flushes)
+  Completion* remote_done =
+      nullptr;               // who waits for the peer's final word; null: `progress` is told
+  uint8_t remote_equal = 0;  // answer to COMPARE
   RangeHold range;
   Packet packet;
+  std::byte hole[4] = {};  // payload of an all-zero WRITE
   uint64_t began_us = 0;
 
   struct Disk : Completion {

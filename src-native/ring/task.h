@@ -118,6 +118,23 @@ struct CompletionAwait : Completion {
   int await_resume() const noexcept { return result; }
 };
 
+/// One completion that a coroutine waits for later than it was submitted. `co_await signal` gives
+/// its result, at once if it has come already.
+struct Signal : Completion {
+  bool done = false;
+  std::coroutine_handle<> waiter;
+  Signal() {
+    run = [](Completion& c) {
+      Signal& self = static_cast<Signal&>(c);
+      self.done = true;
+      if (self.waiter) self.waiter.resume();
+    };
+  }
+  bool await_ready() const noexcept { return done; }
+  void await_suspend(std::coroutine_handle<> h) { waiter = h; }
+  int await_resume() const noexcept { return result; }
+};
+
 /// Waiters in the order in which they came. `co_await list.wait()` gives what the waker passed.
 class WaitList {
  public:

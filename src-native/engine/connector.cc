@@ -1,0 +1,334 @@
+#include "engine/connector.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "base/assert.h"
+
+namespace hast {
+
+namespace {
+
+void say(Attempt& attempt, AttemptKind kind, const char* text) {
+  attempt.kind = kind;
+  std::snprintf(attempt.text, sizeof attempt.text, "%s", text);
+}
+
+void say_errno(Attempt& attempt, const char* what, int rc) {
+  attempt.kind = rc == -ECONNREFUSED ? AttemptKind::kRefusedTcp : AttemptKind::kNoAnswer;
+  std::snprintf(attempt.text, sizeof attempt.text, "%s: %s", what, std::strerror(-rc));
+}
+
+}  // namespace
+
+const char* attempt_kind_name(AttemptKind kind) {
+  switch (kind) {
+    case AttemptKind::kConnected:
+      return "connected";
+    case AttemptKind::kNoPeer:
+      return "no peer configured";
+    case AttemptKind::kRefusedTcp:
+      return "connection refused";
+    case AttemptKind::kNoAnswer:
+      return "no answer";
+    case AttemptKind::kBusy:
+      return "the peer is primary";
+    case AttemptKind::kPeerIdle:
+      return "the peer is not ready";
+    case AttemptKind::kSplitBrain:
+      return "split-brain";
+    case AttemptKind::kRefused:
+      return "refused";
+    case AttemptKind::kMismatch:
+      return "mismatch";
+    case AttemptKind::kChanged:
+      return "counters changed";
+    case AttemptKind::kLocalFailed:
+      return "local metadata failed";
+  }
+  return "?";
+}
+
+/// Ends a stream when the whole set-up has taken too long.
+namespace {
+struct SetupTimer : Timer {
+  Stream* first = nullptr;
+  Link* link = nullptr;
+  bool done = false;
+  SetupTimer() {
+    run = [](Completion& c) {
+      SetupTimer& self = static_cast<SetupTimer&>(c);
+      self.done = true;
+      if (self.result != 0) return;  // cancelled
+      if (self.first != nullptr) self.first->shut_down();
+      if (self.link != nullptr) self.link->shut_down("the set-up took too long", ETIMEDOUT);
+    };
+  }
+};
+}  // namespace
+
+Task<void> Connector::attempt(const ConnectorFacts& facts, Attempt& attempt, Scope& scope) {
+  first_.reset();
+  first_reader_.reset();
+  if (!dialer_.has_peer()) {
+    say(attempt, AttemptKind::kNoPeer, "no peer is configured (remote none)");
+    co_return;
+  }
+  const int rc = co_await dialer_.dial(first_, facts.timeout_ms);
+  if (rc != 0) {
+    say_errno(attempt, "cannot connect to the peer", rc);
+    co_return;
+  }
+  SetupTimer timer;
+  timer.first = first_.get();
+  Loop& loop = Loop::current();
+  loop.start(timer, loop.now_us() + uint64_t{facts.timeout_ms} * 1000);
+  attempt.kind = AttemptKind::kConnected;
+  co_await first_connection(facts, attempt);
+  timer.first = nullptr;
+  if (attempt.kind == AttemptKind::kConnected) {
+    co_await second_connection(facts, attempt, scope);
+  }
+  if (attempt.kind == AttemptKind::kConnected) {
+    timer.link = attempt.link.get();
+    co_await read_answer(facts, attempt);
+  }
+  loop.cancel(timer);
+  while (!timer.done) {  // its completion is on the ready queue and must run before it goes
+    SleepTimer pause;
+    co_await pause.sleep_us(0);
+  }
+  if (attempt.kind != AttemptKind::kConnected && attempt.link != nullptr) {
+    co_await fail_link(attempt, scope);
+  }
+}
+
+Task<void> Connector::fail_link(Attempt& attempt, Scope& scope) {
+  attempt.link->shut_down("the set-up failed", ECONNABORTED);
+  while (attempt.link_running) co_await scope.wait_for_change();
+  attempt.link.reset();
+}
+
+Task<int> Connector::send_message(Stream& stream, std::size_t bytes) {
+  HAST_ASSERT(bytes > 0);
+  iovec part{out_, bytes};
+  const int rc = co_await send_all(stream, std::span<iovec>(&part, 1));
+  co_return rc;
+}
+
+Task<int> Connector::read_message(PacketReader& reader, ConstBytes& area) {
+  for (;;) {
+    const PacketReader::Head head = reader.head(area);
+    if (head == PacketReader::Head::kReady) co_return 0;
+    if (head != PacketReader::Head::kIncomplete) co_return -EBADMSG;
+    const int rc = co_await reader.receive_more();
+    if (rc != 0) co_return rc == -ENODATA ? -ECONNRESET : rc;
+  }
+}
+
+void Connector::refuse(Attempt& attempt, std::string_view text, bool wait) {
+  const std::size_t length = std::min(text.size(), sizeof attempt.text - 1);
+  std::memcpy(attempt.text, text.data(), length);
+  attempt.text[length] = '\0';
+  if (wait) {
+    attempt.kind = AttemptKind::kBusy;
+  } else if (text == kSplitBrainText) {
+    attempt.kind = AttemptKind::kSplitBrain;
+  } else if (text == "Resource not configured." ||
+             text.starts_with("Remote node acts as init for the resource")) {
+    attempt.kind = AttemptKind::kPeerIdle;
+  } else {
+    attempt.kind = AttemptKind::kRefused;
+  }
+}
+
+Task<void> Connector::first_connection(const ConnectorFacts&, Attempt& attempt) {
+  FirstRequest hello;
+  hello.resource = metadata_.metadata().resource.view();
+  hello.ext = kExtExtended;
+  const std::size_t bytes = encode_first_request(Bytes(out_), version_, hello);
+  int rc = co_await send_message(*first_, bytes);
+  if (rc != 0) {
+    say_errno(attempt, "cannot send the first message", rc);
+    co_return;
+  }
+  first_reader_ = std::make_unique<PacketReader>(*first_);
+  ConstBytes area;
+  rc = co_await read_message(*first_reader_, area);
+  if (rc == -EBADMSG) {
+    say(attempt, AttemptKind::kMismatch, "the peer's first answer is malformed");
+    co_return;
+  }
+  if (rc != 0) {
+    say_errno(attempt, "the peer did not answer the first message", rc);
+    attempt.kind = AttemptKind::kNoAnswer;
+    co_return;
+  }
+  const Result<FirstReply> reply = decode_first_reply(area);
+  if (!reply) {
+    say(attempt, AttemptKind::kMismatch, reply.error().what);
+    co_return;
+  }
+  if (reply->errmsg) {
+    refuse(attempt, *reply->errmsg, reply->wait);
+    co_return;
+  }
+  if (reply->version > kWireVersion) {
+    say(attempt, AttemptKind::kMismatch, "the peer chose a protocol version above 2");
+    co_return;
+  }
+  version_ = reply->version;
+  token_ = reply->token;
+  extended_ = (reply->ext & kExtExtended) != 0;
+  first_reader_->consume_head();
+}
+
+Task<int> Connector::ensure_identity(bool& virgin) {
+  virgin = false;
+  if (metadata_.metadata().resuid != 0) {
+    co_return 0;
+  }
+  co_await metadata_.lock();
+  Metadata metadata = metadata_.metadata();
+  while (metadata.resuid == 0) metadata.resuid = host_.random();
+  metadata.prevrole = Role::kPrimary;
+  const int rc = co_await metadata_.store(metadata, metadata_.extra());
+  metadata_.unlock();
+  virgin = rc == 0;
+  co_return rc;
+}
+
+Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& attempt,
+                                        Scope& scope) {
+  std::unique_ptr<Stream> second;
+  int rc = co_await dialer_.dial(second, facts.timeout_ms);
+  if (rc != 0) {
+    say_errno(attempt, "cannot open the second connection", rc);
+    co_return;
+  }
+  rc = co_await ensure_identity(virgin_);
+  if (rc != 0) {
+    say(attempt, AttemptKind::kLocalFailed, "the new resource id cannot be stored");
+    second->shut_down();
+    co_return;
+  }
+  const Metadata& metadata = metadata_.metadata();
+  SecondRequest message;
+  message.resource = metadata.resource.view();
+  message.token = token_;
+  message.virgin = virgin_;
+  message.resuid = metadata.resuid;
+  message.localcnt = metadata.localcnt;
+  message.remotecnt = metadata.remotecnt;
+  attempt.sent_localcnt = metadata.localcnt;
+  if (extended_) {
+    message.extension = {kExtExtended, host_.random(), facts.bootid};
+  }
+  attempt.settings.epoch = message.extension.epoch;
+  const std::size_t bytes = encode_second_request(Bytes(out_), version_, message);
+  rc = co_await send_message(*second, bytes);
+  if (rc != 0) {
+    say_errno(attempt, "cannot send the second message", rc);
+    second->shut_down();
+    co_return;
+  }
+  attempt.link = std::make_unique<Link>(std::move(first_), std::move(second), events_, host_);
+  attempt.link_running = true;
+  scope.spawn(run_link(attempt));
+}
+
+Task<void> Connector::run_link(Attempt& attempt) {
+  co_await attempt.link->run();
+  attempt.link_running = false;
+}
+
+Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt) {
+  ConstBytes area;
+  const int rc = co_await read_message(*first_reader_, area);
+  if (rc != 0) {
+    if (attempt.link->refusal()[0] != '\0') {
+      refuse(attempt, attempt.link->refusal(), false);
+    } else if (rc == -EBADMSG) {
+      say(attempt, AttemptKind::kMismatch, "the peer's second answer is malformed");
+    } else {
+      say_errno(attempt, "the peer did not answer the second message", rc);
+      attempt.kind = AttemptKind::kNoAnswer;
+    }
+    co_return;
+  }
+  const Result<SecondReply> decoded = decode_second_reply(area);
+  if (!decoded) {
+    say(attempt, AttemptKind::kMismatch, decoded.error().what);
+    co_return;
+  }
+  const SecondReply& reply = *decoded;
+  if (reply.errmsg) {
+    refuse(attempt, *reply.errmsg, false);
+    co_return;
+  }
+  if (reply.datasize != facts.data_bytes || reply.extentsize != facts.extent_bytes) {
+    attempt.kind = AttemptKind::kMismatch;
+    std::snprintf(attempt.text, sizeof attempt.text,
+                  "sizes differ: data %llu here, %llu there; extents %u here, %u there "
+                  "(a pair with an original needs 'hastctl create --layout hast' on this node)",
+                  static_cast<unsigned long long>(facts.data_bytes),
+                  static_cast<unsigned long long>(reply.datasize), facts.extent_bytes,
+                  reply.extentsize);
+    co_return;
+  }
+  const bool source_known =
+      reply.syncsrc == SyncSource::kPrimary || reply.syncsrc == SyncSource::kSecondary;
+  const bool virgin_sane =
+      !reply.virgin || (reply.syncsrc == SyncSource::kPrimary && reply.localcnt == 0);
+  if (!source_known || !virgin_sane) {
+    say(attempt, AttemptKind::kMismatch, "the peer's answer contradicts itself");
+    co_return;
+  }
+  attempt.peer_localcnt = reply.localcnt;
+  attempt.peer_remotecnt = reply.remotecnt;
+  attempt.peer_virgin = reply.virgin;
+  attempt.source = reply.syncsrc;
+  attempt.settings.version = version_;
+  attempt.settings.extended = extended_ && (reply.extension.ext & kExtExtended) != 0;
+  attempt.settings.timeout_ms = facts.timeout_ms;
+  attempt.settings.checksum = facts.checksum;
+  attempt.settings.compression = facts.compression;
+  if (reply.mapsize > 0) {
+    if (reply.mapsize * 8ull * facts.extent_bytes < facts.data_bytes) {
+      say(attempt, AttemptKind::kMismatch, "the peer's map is too short");
+      co_return;
+    }
+    const SecondReply kept = reply;  // `area` goes when more is received
+    first_reader_->consume_head();
+    const int received = co_await receive_map(kept, attempt);
+    if (received != 0) {
+      say(attempt, AttemptKind::kMismatch, "the peer's map cannot be received");
+      co_return;
+    }
+  }
+  if (metadata_.metadata().localcnt != attempt.sent_localcnt) {
+    say(attempt, AttemptKind::kChanged, "a write was counted during the set-up");
+    co_return;
+  }
+  if (attempt.link->failed()) say(attempt, AttemptKind::kNoAnswer, attempt.link->failure());
+}
+
+Task<int> Connector::receive_map(const SecondReply& reply, Attempt& attempt) {
+  if (reply.mapsize > kMapBytesMax) co_return -EMSGSIZE;
+  const Result<void> sane = check_payload_info(reply.payload, reply.mapsize);
+  if (!sane) co_return -EBADMSG;
+  attempt.map.resize(reply.mapsize);
+  std::vector<std::byte> payload(reply.payload.size_bytes);
+  const int rc = co_await first_reader_->payload(Bytes(payload));
+  if (rc != 0) co_return rc;
+  const Result<void> accepted =
+      accept_payload(reply.payload, ConstBytes(payload), Bytes(attempt.map));
+  if (!accepted) co_return -EBADMSG;
+  attempt.full_pass = std::all_of(attempt.map.begin(), attempt.map.end(),
+                                  [](std::byte b) { return b == std::byte{0xff}; });
+  co_return 0;
+}
+
+}  // namespace hast

@@ -1,0 +1,40 @@
+#include "engine/decision.h"
+
+namespace hast {
+
+namespace {
+
+Decision adopt_identity(const SecondaryFacts& s, const PrimaryFacts& p) {
+  Decision d;
+  d.adopt = true;
+  d.source = SyncSource::kPrimary;
+  // The primary's `virgin` says: nothing was ever written here that is not in my map. That is only
+  // enough if the same holds for us, and between ours even then the contents are made equal.
+  const bool nothing_to_copy = p.virgin && s.map_empty && !p.extended;
+  d.map = nothing_to_copy ? MapAnswer::kNone : MapAnswer::kFull;
+  return d;
+}
+
+}  // namespace
+
+Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
+  if (s.resuid == 0) return adopt_identity(s, p);
+  Decision d;
+  if (s.resuid != p.resuid) {
+    d.refusal = Refusal::kIdentity;
+    return d;
+  }
+  const bool newer_than_primary_knows = s.localcnt > p.remotecnt;
+  const bool primary_newer_than_known = p.localcnt > s.remotecnt;
+  if (newer_than_primary_knows && primary_newer_than_known) {
+    d.refusal = Refusal::kSplitBrain;
+    return d;
+  }
+  d.counters_equal = s.localcnt == p.remotecnt && s.remotecnt == p.localcnt;
+  d.impossible = s.localcnt < p.remotecnt || p.localcnt < s.remotecnt;
+  d.source = newer_than_primary_knows ? SyncSource::kSecondary : SyncSource::kPrimary;
+  d.map = d.impossible ? MapAnswer::kFull : MapAnswer::kOwn;
+  return d;
+}
+
+}  // namespace hast

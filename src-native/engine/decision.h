@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+
+#include "wire/format.h"
+
+/// What the secondary answers to a primary's second message: one pure function over both sides'
+/// facts.
+namespace hast {
+
+/// The secondary's own facts, from its metadata and map.
+struct SecondaryFacts {
+  uint64_t resuid = 0;  ///< 0: freshly created
+  uint64_t localcnt = 0;
+  uint64_t remotecnt = 0;
+  bool map_empty = true;  ///< no bit of its own map is set
+};
+
+/// What the primary said in its second message.
+struct PrimaryFacts {
+  uint64_t resuid = 0;
+  uint64_t localcnt = 0;
+  uint64_t remotecnt = 0;
+  bool virgin = false;    ///< it created the resource id just now
+  bool extended = false;  ///< a node of our kind
+};
+
+enum class Refusal : uint8_t { kNone, kIdentity, kSplitBrain };
+enum class MapAnswer : uint8_t { kNone, kOwn, kFull };
+
+struct Decision {
+  Refusal refusal = Refusal::kNone;
+  SyncSource source = SyncSource::kNone;
+  MapAnswer map = MapAnswer::kNone;
+  bool adopt = false;  ///< take the primary's resource id and say `virgin`
+  /// Both sides' counters mirror each other: what a pass still has to do is leftovers only, so a
+  /// sync-target flag of an earlier pass has served its purpose (rule 16).
+  bool counters_equal = false;
+  bool impossible = false;  ///< a state that no correct history leads to: full pass, warning
+};
+
+/// Spec: wire-protocol 5.1, replication 7, with hardening R-11 (uid 0 but a map that is not empty
+/// is no virgin) and rule 5 (between ours two virgins make a full pass).
+Decision decide(const SecondaryFacts& s, const PrimaryFacts& p);
+
+}  // namespace hast

@@ -1,0 +1,363 @@
+#include "engine/engine.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+
+#include "base/assert.h"
+#include "disk/file_component.h"
+#include "gate/nbd_gate.h"
+#include "ring/buffers.h"
+#include "ring/mailbox.h"
+#include "ring/ring.h"
+#include "ring/socket.h"
+
+namespace hast {
+
+namespace {
+
+constexpr uint32_t kRingEntries = 512;
+constexpr std::size_t kCommandsMax = 64;
+
+/// Connects to the peer's addresses in order, over the ring.
+class RingDialer final : public Dialer {
+ public:
+  RingDialer(Ring& ring, const EngineTuning& tuning) : ring_(ring), tuning_(tuning) {}
+
+  bool has_peer() const override { return !tuning_.peers.empty(); }
+
+  Task<int> dial(std::unique_ptr<Stream>& out, uint32_t timeout_ms) override {
+    const uint64_t end_us = ring_.now_us() + uint64_t{timeout_ms} * 1000;
+    // The list may be replaced while a connect runs.
+    const std::vector<PeerAddress> peers = tuning_.peers;
+    const PeerAddress source = tuning_.source;
+    int rc = -EHOSTUNREACH;
+    for (const PeerAddress& peer : peers) {
+      const uint64_t now = ring_.now_us();
+      if (now >= end_us) co_return -ETIMEDOUT;
+      TcpTarget target;
+      target.to = peer.address;
+      target.to_size = peer.size;
+      target.source = source.address;
+      target.source_size = source.size;
+      target.timeout_us = end_us - now;
+      target.user_timeout_ms = timeout_ms;
+      rc = co_await connect_tcp(ring_, target, out, &cancel_);
+      if (rc == 0) co_return 0;
+    }
+    co_return rc;
+  }
+
+  void cancel() { cancel_.cancel(); }
+
+ private:
+  Ring& ring_;
+  const EngineTuning& tuning_;
+  ConnectCancel cancel_;
+};
+
+}  // namespace
+
+/// What lives on the engine's thread.
+struct Engine::Thread final : public EngineHost {
+  Thread(EngineSpec s, const Sink& k) : spec(std::move(s)), sink(k) {}
+
+  EngineSpec spec;
+  const Sink& sink;
+  Ring* ring = nullptr;
+  std::unique_ptr<RingDialer> dialer;
+  std::unique_ptr<Primary> primary;
+  std::unique_ptr<NbdGate> gate;
+  std::unique_ptr<Secondary> secondary;
+  bool stop_wanted = false;
+  bool finished = false;
+  WaitList stop_waiters;
+  EngineEvent end;
+
+  void log(LogLevel level, std::string_view text) override {
+    EngineEvent event;
+    event.level = level;
+    event.text = text;
+    sink(std::move(event));
+  }
+  void event(EventName name) override {
+    EngineEvent event;
+    event.type = EngineEvent::Type::kEvent;
+    event.name = name;
+    sink(std::move(event));
+  }
+  void ready() override {
+    EngineEvent event;
+    event.type = EngineEvent::Type::kReady;
+    sink(std::move(event));
+  }
+  uint64_t random() override {
+    uint64_t value = 0;
+    const ssize_t got = getrandom(&value, sizeof value, 0);
+    HAST_ASSERT(got == sizeof value);
+    return value;
+  }
+
+  void stop() {
+    stop_wanted = true;
+    stop_waiters.wake_all();
+    if (secondary != nullptr) secondary->stop();
+    if (primary != nullptr) {
+      primary->stop_admission();
+      if (gate != nullptr) gate->stop_admission();
+    }
+    if (dialer != nullptr) dialer->cancel();
+  }
+
+  void fail(int exit, const char* code, std::string text) {
+    end.exit = exit;
+    end.code = code;
+    end.text = std::move(text);
+  }
+
+  Task<void> run_primary(Component& disk, BufferSlab& slab);
+  Task<void> run_secondary(Component& disk, BufferSlab& slab);
+  Task<void> run(Component& disk, BufferSlab& slab);
+  EngineSnapshot snapshot() const;
+};
+
+struct Engine::Door {
+  std::mutex mutex;
+  Mailbox<std::function<void(Thread&)>>* mailbox = nullptr;  // guarded; null: not running
+  bool ended = false;                                        // guarded
+  std::vector<std::function<void(Thread&)>> early;           // guarded; before the thread is up
+};
+
+Task<void> Engine::Thread::run_primary(Component& disk, BufferSlab& slab) {
+  PrimaryConfig config;
+  config.resource = spec.resource;
+  config.settings = spec.tuning.settings;
+  config.force = spec.force;
+  config.block_bytes = spec.block_bytes;
+  config.bootid = spec.bootid;
+  primary = std::make_unique<Primary>(disk, *dialer, *this, std::move(config), slab.base(),
+                                      slab.stride_bytes());
+  StartFailure failure;
+  if (stop_wanted) primary->stop_admission();
+  const bool serve = co_await primary->start(failure);
+  if (!serve) {
+    fail(failure.exit, failure.code, failure.text);
+    primary->stop_admission();
+    co_await primary->drain();
+    co_return;
+  }
+  gate = std::make_unique<NbdGate>(*primary, spec.provider);
+  Scope serving;
+  if (spec.export_fd >= 0) {
+    const int fd = spec.export_fd;
+    spec.export_fd = -1;
+    serving.spawn(gate->serve(std::make_unique<SocketListener>(*ring, fd)));
+  }
+  ready();
+  while (!stop_wanted) co_await stop_waiters.wait();
+  // Rule 22: admission has stopped; settle, flush, then close.
+  gate->stop_admission();
+  primary->stop_admission();
+  co_await primary->drain();
+  co_await gate->close();
+  co_await serving.join();
+  gate.reset();
+}
+
+Task<void> Engine::Thread::run_secondary(Component& disk, BufferSlab& slab) {
+  auto requests = std::make_unique<SocketStream>(*ring, spec.requests_fd);
+  auto replies = std::make_unique<SocketStream>(*ring, spec.replies_fd);
+  spec.requests_fd = spec.replies_fd = -1;
+  SecondaryConfig config = spec.secondary;
+  config.resource = spec.resource;
+  config.checksum = spec.tuning.settings.checksum;
+  config.compression = spec.tuning.settings.compression;
+  config.timeout_ms = spec.tuning.settings.timeout_ms;
+  secondary = std::make_unique<Secondary>(disk, *this, std::move(config), std::move(requests),
+                                          std::move(replies), slab.base(), slab.stride_bytes());
+  if (stop_wanted) secondary->stop();
+  SecondaryEnd ended;
+  co_await secondary->run(ended);
+  fail(stop_wanted ? 0 : ended.exit, ended.code, ended.text);
+}
+
+Task<void> Engine::Thread::run(Component& disk, BufferSlab& slab) {
+  if (spec.primary) {
+    co_await run_primary(disk, slab);
+  } else {
+    co_await run_secondary(disk, slab);
+  }
+  finished = true;
+}
+
+EngineSnapshot Engine::Thread::snapshot() const {
+  EngineSnapshot snapshot;
+  if (primary != nullptr) snapshot.stats = primary->stats();
+  if (secondary != nullptr) snapshot.stats = secondary->stats();
+  if (gate != nullptr) {
+    for (const NbdClientInfo& client : gate->clients())
+      snapshot.clients.push_back(client.description);
+  }
+  return snapshot;
+}
+
+Engine::Engine(EngineSpec spec, Sink sink)
+    : spec_(std::move(spec)), sink_(std::move(sink)), door_(std::make_shared<Door>()) {}
+
+Engine::~Engine() {
+  stop();
+  if (thread_.joinable()) thread_.join();
+}
+
+namespace {
+
+/// Memory, ring and disk of one engine, and the turns of its loop.
+struct Machine {
+  std::string error;
+  std::unique_ptr<Ring> ring;
+  std::unique_ptr<BufferSlab> slab;
+};
+
+}  // namespace
+
+void Engine::start() {
+  std::shared_ptr<Door> door = door_;
+  thread_ = std::thread([this, door] {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are JavaScript's
+    pthread_setname_np(pthread_self(), "hast-engine");
+    Thread thread(std::move(spec_), sink_);
+    Machine machine;
+    machine.ring = Ring::create(kRingEntries, machine.error);
+    ComponentFacts facts;
+    int rc = 0;
+    const uint64_t stride = thread.spec.primary ? kRequestBytesMax : kPeerRequestBytesMax;
+    if (machine.ring == nullptr) {
+      thread.fail(71, "IO_URING", machine.error);
+    } else if (rc = probe_component(thread.spec.disk_fd, facts); rc != 0) {
+      thread.fail(66, "META_UNREADABLE", std::string("the local component: ") + std::strerror(-rc));
+    } else if (machine.slab = BufferSlab::create(kRequestsMax, stride, kRequestBytesMax, rc);
+               machine.slab == nullptr) {
+      thread.fail(71, "OUT_OF_MEMORY", "no memory for the request buffers");
+    } else {
+      Ring& ring = *machine.ring;
+      thread.ring = &ring;
+      const LockReport locked = machine.slab->lock();
+      const RegisteredBuffers pinned =
+          thread.spec.primary
+              ? ring.register_buffers(machine.slab->base(), machine.slab->total_bytes())
+              : ring.register_buffers(machine.slab->base(), machine.slab->total_bytes(), stride,
+                                      kRequestBytesMax);
+      if (locked.error != 0 || pinned.error != 0) {
+        logf(thread, LogLevel::kNotice,
+             "Buffers: %llu of %llu KiB locked in memory, %llu of %llu KiB pinned by the kernel "
+             "(RLIMIT_MEMLOCK); it works without, a little slower.",
+             static_cast<unsigned long long>(locked.locked_bytes / 1024),
+             static_cast<unsigned long long>(locked.total_bytes / 1024),
+             static_cast<unsigned long long>(pinned.registered_bytes / 1024),
+             static_cast<unsigned long long>(pinned.total_bytes / 1024));
+      }
+      thread.dialer = std::make_unique<RingDialer>(ring, thread.spec.tuning);
+      FileComponent disk(ring, thread.spec.disk_fd, facts);
+      thread.spec.disk_fd = -1;
+      Mailbox<std::function<void(Thread&)>> mailbox(ring, kCommandsMax);
+      const int opened =
+          mailbox.start([&thread](std::function<void(Thread&)>&& command) { command(thread); });
+      HAST_ASSERT(opened == 0);
+      {
+        const std::lock_guard lock(door->mutex);
+        door->mailbox = &mailbox;
+        for (auto& command : door->early) mailbox.post(std::move(command));
+        door->early.clear();
+      }
+      {
+        Scope scope;
+        scope.spawn(thread.run(disk, *machine.slab));
+        while (!thread.finished || scope.running() > 0) ring.run_once();
+      }
+      {
+        const std::lock_guard lock(door->mutex);
+        door->mailbox = nullptr;
+        door->ended = true;
+      }
+      mailbox.stop();
+      while (!mailbox.stopped()) ring.run_once();
+      thread.primary.reset();
+      thread.secondary.reset();
+      while (ring.in_flight() > 0) ring.run_once(1000);
+    }
+    {
+      const std::lock_guard lock(door->mutex);
+      door->ended = true;
+      door->early.clear();
+    }
+    for (const int fd : {thread.spec.disk_fd, thread.spec.export_fd, thread.spec.requests_fd,
+                         thread.spec.replies_fd}) {
+      if (fd >= 0) ::close(fd);
+    }
+    thread.end.type = EngineEvent::Type::kEnd;
+    thread.sink(std::move(thread.end));
+  });
+}
+
+void Engine::post(std::function<void(Thread&)> command) {
+  const std::lock_guard lock(door_->mutex);
+  if (door_->ended) return;
+  if (door_->mailbox == nullptr) {
+    door_->early.push_back(std::move(command));
+  } else {
+    door_->mailbox->post(std::move(command));
+  }
+}
+
+void Engine::stop() {
+  post([](Thread& thread) { thread.stop(); });
+}
+
+void Engine::kick() {
+  post([](Thread& thread) {
+    if (thread.primary != nullptr) thread.primary->kick();
+  });
+}
+
+void Engine::reconfigure(EngineTuning tuning) {
+  post([tuning = std::move(tuning)](Thread& thread) mutable {
+    const auto same = [](const std::vector<PeerAddress>& a, const std::vector<PeerAddress>& b) {
+      if (a.size() != b.size()) return false;
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        if (a[i].size != b[i].size || std::memcmp(&a[i].address, &b[i].address, a[i].size) != 0) {
+          return false;
+        }
+      }
+      return true;
+    };
+    const bool moved = !same(thread.spec.tuning.peers, tuning.peers);
+    thread.spec.tuning = std::move(tuning);
+    if (thread.primary == nullptr) return;
+    thread.primary->reconfigure(thread.spec.tuning.settings);
+    if (moved) thread.primary->reconnect();
+  });
+}
+
+void Engine::snapshot(std::function<void(const EngineSnapshot*)> answer) {
+  {
+    const std::lock_guard lock(door_->mutex);
+    if (!door_->ended) {
+      auto command = [answer](Thread& thread) {
+        const EngineSnapshot snapshot = thread.snapshot();
+        answer(&snapshot);
+      };
+      if (door_->mailbox != nullptr && door_->mailbox->post(std::move(command))) return;
+    }
+  }
+  answer(nullptr);
+}
+
+}  // namespace hast

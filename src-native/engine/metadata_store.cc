@@ -1,0 +1,82 @@
+#include "engine/metadata_store.h"
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/assert.h"
+
+namespace hast {
+
+MetadataStore::~MetadataStore() {
+  HAST_ASSERT(!locked_);
+  std::free(buffer_);
+}
+
+Task<int> MetadataStore::load(std::string_view resource, const char** why) {
+  *why = "cannot be read";
+  if (buffer_ == nullptr) {
+    buffer_ = static_cast<std::byte*>(std::aligned_alloc(kMetadataBytes, kMetadataBytes));
+  }
+  const int rc = co_await disk_.read(0, Bytes(buffer_, kMetadataBytes));
+  if (rc != 0) co_return rc;
+  const Result<MetadataBlock> decoded = MetadataBlock::decode(ConstBytes(buffer_, kMetadataBytes));
+  if (!decoded) {
+    *why = decoded.error().what;
+    co_return -EINVAL;
+  }
+  block_ = *decoded;
+  if (block_.metadata().resource.view() != resource) {
+    *why = "belongs to another resource";
+    co_return -EINVAL;
+  }
+  const Result<void> geometry =
+      check_geometry(block_.metadata(), disk_.facts().size_bytes, disk_.facts().sector_bytes);
+  if (!geometry) {
+    *why = geometry.error().what;
+    co_return -EINVAL;
+  }
+  if (block_.needs_rewrite()) {
+    const BlockPlan plan = block_.plan_rewrite(disk_.facts().sector_bytes);
+    *why = "its torn first sector cannot be repaired";
+    const int repaired = co_await carry_out(plan);
+    if (repaired != 0) co_return repaired;
+  }
+  *why = "";
+  co_return 0;
+}
+
+Task<int> MetadataStore::lock() {
+  while (locked_) co_await waiters_.wait();
+  locked_ = true;
+  co_return 0;
+}
+
+void MetadataStore::unlock() {
+  HAST_ASSERT(locked_);
+  locked_ = false;
+  waiters_.wake_one();
+}
+
+Task<int> MetadataStore::store(Metadata metadata, Extra extra) {
+  HAST_ASSERT(locked_);
+  const BlockPlan plan = block_.plan_update(metadata, extra, disk_.facts().sector_bytes);
+  const int rc = co_await carry_out(plan);
+  co_return rc;
+}
+
+Task<int> MetadataStore::carry_out(const BlockPlan& plan) {
+  std::memcpy(buffer_, plan.after.bytes().data(), kMetadataBytes);
+  for (uint32_t i = 0; i < plan.step_count; ++i) {
+    const BlockPlan::Step step = plan.steps[i];
+    const int rc =
+        co_await disk_.write(step.offset, ConstBytes(buffer_ + step.offset, step.length), true);
+    if (rc != 0) co_return rc;
+    const int flushed = co_await disk_.flush();
+    if (flushed != 0) co_return flushed;
+  }
+  block_ = plan.after;
+  co_return 0;
+}
+
+}  // namespace hast

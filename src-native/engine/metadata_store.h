@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+
+#include "codec/metadata.h"
+#include "disk/component.h"
+#include "ring/task.h"
+
+namespace hast {
+
+/// The metadata block of the local component: read once, updated durably, one update at a time.
+///
+/// Loop thread only. After an update failed the block on disk may be the old or the new one; the
+/// component counts as failed then (rule 6) and the owner stops using it.
+class MetadataStore {
+ public:
+  explicit MetadataStore(Component& disk) : disk_(disk) {}
+  ~MetadataStore();
+
+  /// Reads and checks the block; repairs a torn first sector. 0, or -errno (-EINVAL: not ours,
+  /// `why`).
+  Task<int> load(std::string_view resource, const char** why);
+
+  const Metadata& metadata() const { return block_.metadata(); }
+  const Extra& extra() const { return block_.extra(); }
+  bool extra_known() const { return block_.extra_known(); }
+
+  /// Stores new fields and facts and flushes; 0 when they are durable. Concurrent calls queue up;
+  /// each must be computed from `metadata()` inside its turn, so callers use `lock`/`unlock`.
+  Task<int> lock();
+  void unlock();
+  /// Requires the lock.
+  Task<int> store(Metadata metadata, Extra extra);
+
+ private:
+  Task<int> carry_out(const BlockPlan& plan);
+
+  Component& disk_;
+  MetadataBlock block_;
+  bool locked_ = false;
+  WaitList waiters_;
+  std::byte* buffer_ = nullptr;  // 4096 bytes, aligned for direct I/O
+};
+
+}  // namespace hast

@@ -1,0 +1,422 @@
+// The primary's life: loading, the first decision, the connection, the loss of the peer.
+
+#include "engine/primary.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+#include "base/assert.h"
+#include "engine/synchroniser.h"
+
+namespace hast {
+
+namespace {
+constexpr uint64_t kSecond = 1000000;
+constexpr uint64_t kTickUs = kSecond;
+constexpr uint64_t kUnflushedMaxUs = 5 * kSecond;
+constexpr uint64_t kReconnectMaxUs = 10 * kSecond;
+constexpr uint32_t kFirstAnswerMsMax = 5000;
+
+[[gnu::format(printf, 4, 5)]] void fail(StartFailure& failure, int exit, const char* code,
+                                        const char* format, ...) {
+  failure.exit = exit;
+  failure.code = code;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(failure.text, sizeof failure.text, format, arguments);
+  va_end(arguments);
+}
+}  // namespace
+
+Primary::Primary(Component& disk, Dialer& dialer, EngineHost& host, PrimaryConfig config,
+                 std::byte* slab, std::size_t stride)
+    : disk_(disk),
+      dialer_(dialer),
+      host_(host),
+      config_(std::move(config)),
+      settings_(config_.settings),
+      metadata_(disk),
+      connector_(dialer, metadata_, host, *this),
+      pool_(*this, slab, stride),
+      sync_(std::make_unique<Synchroniser>(*this)) {}
+
+Primary::~Primary() = default;
+
+uint64_t Primary::size_bytes() const {
+  return round_down(metadata_.metadata().datasize, block_bytes_);
+}
+
+// --- start
+// ----------------------------------------------------------------------------------------
+
+Task<int> Primary::load(StartFailure& failure) {
+  const char* why = "";
+  const int rc = co_await metadata_.load(config_.resource, &why);
+  if (rc != 0) {
+    fail(failure, 66, "META_UNREADABLE", "the metadata of the local component %s%s%s", why,
+         rc == -EINVAL ? "" : ": ", rc == -EINVAL ? "" : std::strerror(-rc));
+    co_return rc;
+  }
+  const Metadata& metadata = metadata_.metadata();
+  const uint32_t sector = disk_.facts().sector_bytes;
+  block_bytes_ = config_.block_bytes == 0 ? sector : config_.block_bytes;
+  data_offset_ = metadata.offset;
+  can_trim_ = disk_.facts().can_discard;
+  map_ = std::make_unique<Activemap>(metadata.datasize, metadata.extentsize, metadata.keepdirty,
+                                     sector);
+  map_store_ = std::make_unique<MapStore>(disk_, *map_, scope_);
+  map_store_->set_flush(settings_.metaflush);
+  const int loaded = co_await map_store_->load();
+  if (loaded != 0) {
+    fail(failure, 66, "META_UNREADABLE", "the activemap cannot be read: %s",
+         std::strerror(-loaded));
+  }
+  co_return loaded;
+}
+
+Task<bool> Primary::start(StartFailure& failure) {
+  const int rc = co_await load(failure);
+  if (rc != 0) co_return false;
+  scope_.spawn(tick());
+  const bool serve = co_await decide_start(failure);
+  started_ = serve;
+  co_return serve;
+}
+
+/// Rule 21: one attempt to reach the peer decides how to begin.
+Task<bool> Primary::decide_start(StartFailure& failure) {
+  Loop& loop = Loop::current();
+  const uint64_t busy_until = loop.now_us() + uint64_t{settings_.timeout_ms} * 1000;
+  std::unique_ptr<Attempt> attempt;
+  while (!stopping_) {
+    attempt = std::make_unique<Attempt>();
+    co_await attempt_once(*attempt);
+    if (attempt->kind == AttemptKind::kChanged) continue;
+    if (attempt->kind != AttemptKind::kBusy || config_.force) break;
+    if (loop.now_us() >= busy_until) {
+      fail(failure, 69, "ROLE_REFUSED",
+           "the peer is primary. Demote it first ('hastctl role secondary %s' there), or, if it is "
+           "certain that its data is to be given up, use 'hastctl role -f primary %s'",
+           config_.resource.c_str(), config_.resource.c_str());
+      co_return false;
+    }
+    co_await reconnect_.sleep_us(kSecond);
+  }
+  if (stopping_) {
+    fail(failure, 0, "ROLE_REFUSED", "stopped while it was starting");
+    co_return false;
+  }
+  keeping_ = true;
+  scope_.spawn(keep_connected(std::move(attempt)));
+  // Routing is known when the attempt's maps are merged, or when it is clear that there is no peer.
+  while (keeping_ && last_kind_ == AttemptKind::kConnected && !attached()) {
+    co_await attached_waiters_.wait();
+  }
+  if (attached() || config_.force) co_return true;
+  const Extra& extra = metadata_.extra();
+  if (extra.sync_target || extra.local_stale) {
+    fail(failure, 69, "ROLE_REFUSED",
+         "this node's copy is %s and the peer that has the good one cannot be reached (%s). "
+         "Make the peer primary, or bring it up as secondary first; 'hastctl role -f primary %s' "
+         "serves what is here",
+         extra.sync_target ? "incomplete: it was being synchronised" : "stale", last_attempt_,
+         config_.resource.c_str());
+    co_return false;
+  }
+  logf(host_, LogLevel::kWarning, "Serving without the peer: %s.", last_attempt_);
+  co_return true;
+}
+
+Task<void> Primary::attempt_once(Attempt& attempt) {
+  const Metadata& metadata = metadata_.metadata();
+  ConnectorFacts facts;
+  facts.data_bytes = metadata.datasize;
+  facts.extent_bytes = metadata.extentsize;
+  facts.map_bytes = map_->map_bytes();
+  facts.timeout_ms =
+      started_ ? settings_.timeout_ms : std::min(settings_.timeout_ms, kFirstAnswerMsMax);
+  facts.bootid = config_.bootid;
+  facts.checksum = settings_.checksum;
+  facts.compression = settings_.compression;
+  co_await connector_.attempt(facts, attempt, scope_);
+  last_kind_ = attempt.kind;
+  std::snprintf(last_attempt_, sizeof last_attempt_, "%s",
+                attempt.kind == AttemptKind::kConnected ? "connected" : attempt.text);
+  if (attempt.kind != AttemptKind::kConnected) report_refusal(attempt);
+}
+
+void Primary::report_refusal(const Attempt& attempt) {
+  const bool quiet = attempt.kind == AttemptKind::kNoPeer ||
+                     attempt.kind == AttemptKind::kChanged ||
+                     attempt.kind == AttemptKind::kRefusedTcp;
+  logf(host_, quiet ? LogLevel::kDebug1 : LogLevel::kWarning, "No connection to the peer (%s): %s",
+       attempt_kind_name(attempt.kind), attempt.text);
+  if (attempt.kind == AttemptKind::kSplitBrain) host_.event(EventName::kSplitBrain);
+}
+
+// --- the connection
+// -------------------------------------------------------------------------------
+
+Task<void> Primary::keep_connected(std::unique_ptr<Attempt> attempt) {
+  uint64_t pause_us = kSecond;
+  while (!stopping_) {
+    if (attempt == nullptr) {
+      attempt = std::make_unique<Attempt>();
+      co_await attempt_once(*attempt);
+    }
+    const AttemptKind kind = attempt->kind;
+    if (kind == AttemptKind::kConnected) {
+      const bool was_attached = co_await serve_link(*attempt);
+      pause_us = was_attached ? 0 : kSecond;
+    }
+    attempt.reset();
+    attached_waiters_.wake_all();
+    if (stopping_) break;
+    if (kind == AttemptKind::kChanged) continue;
+    if (pause_us > 0) {
+      const int rc = co_await reconnect_.sleep_us(pause_us);
+      if (rc != 0) pause_us = 0;  // the peer was heard of
+    }
+    pause_us = pause_us == 0 ? kSecond : std::min(pause_us * 2, kReconnectMaxUs);
+  }
+  keeping_ = false;
+  attached_waiters_.wake_all();
+}
+
+/// From a finished set-up to the end of the connection. True if requests went over it.
+Task<bool> Primary::serve_link(Attempt& attempt) {
+  Link& link = *attempt.link;
+  connecting_ = &link;
+  link.establish(attempt.settings);
+  const int rc = co_await adopt(attempt);
+  const bool good = rc == 0 && !link.failed() && !stopping_;
+  Scope synchronising;
+  if (good) {
+    link_ = &link;
+    counted_ = false;
+    count_failed_ = false;
+    if (link.settings().extended) {
+      link.tell_map_stored(uint64_t{map_->sync_count()} * map_->extent_bytes());
+    }
+    logf(host_, LogLevel::kInfo, "Connected to the peer (protocol version %u%s).",
+         link.settings().version, link.settings().extended ? ", extended" : "");
+    host_.event(EventName::kConnect);
+    attached_waiters_.wake_all();
+    const bool compare = attempt.full_pass && link.settings().extended;
+    sync_ = std::make_unique<Synchroniser>(*this);
+    synchronising.spawn(sync_->run(compare));
+    while (attempt.link_running) co_await scope_.wait_for_change();
+  }
+  link.shut_down("the connection was given up", ECONNABORTED);
+  sync_->stop();
+  while (attempt.link_running) co_await scope_.wait_for_change();
+  connecting_ = nullptr;
+  co_await settle_loss(link);
+  co_await synchronising.join();
+  if (good) {
+    logf(host_, LogLevel::kWarning, "Disconnected from the peer: %s.", link.failure());
+    std::snprintf(last_attempt_, sizeof last_attempt_, "%s", link.failure());
+    host_.event(EventName::kDisconnect);
+  }
+  attempt.link.reset();
+  co_return good;
+}
+
+/// Takes over what the set-up has agreed on. 0: requests may go over the link.
+Task<int> Primary::adopt(Attempt& attempt) {
+  // A lone write may have been counted since the peer decided; then it decided on old facts.
+  if (counting_ || metadata_.metadata().localcnt != attempt.sent_localcnt) co_return -EAGAIN;
+  const bool from_peer = attempt.source == SyncSource::kSecondary;
+  if (!from_peer && metadata_.extra().sync_target && !config_.force) {
+    host_.log(
+        LogLevel::kError,
+        "This node's copy is incomplete (a synchronisation to it never finished), but the peer "
+        "takes it for the good one. Make the peer primary instead.");
+    co_return -EINVAL;
+  }
+  if (from_peer) needs_peer_ = true;  // nothing may be written here alone from now on
+  peer_localcnt_ = attempt.peer_localcnt;
+  peer_remotecnt_ = attempt.peer_remotecnt;
+  if (attempt.peer_virgin && metadata_.metadata().localcnt == 0) {
+    const int rc = co_await update_metadata(
+        [](Metadata& metadata, Extra&, Primary&) { metadata.localcnt = 1; });
+    if (rc != 0) co_return rc;
+  }
+  if (!attempt.map.empty()) map_->merge(ConstBytes(attempt.map));
+  const int stored = co_await map_store_->store();  // guard:merged-map-stored
+  if (stored != 0) co_return stored;
+  source_ = attempt.source;
+  needs_peer_ = from_peer && map_->sync_count() > 0;
+  if (needs_peer_) {
+    const int rc = co_await update_metadata(
+        [](Metadata&, Extra& extra, Primary&) { extra.sync_target = true; });
+    if (rc != 0) co_return rc;
+  }
+  co_return 0;
+}
+
+void Primary::link_failed(const char*, int) {
+  if (link_ == nullptr) return;  // it was not in use yet
+  link_ = nullptr;
+  admission_open_ = false;  // until the loss is settled (rule 7)
+  sync_->stop();
+}
+
+/// Rule 7: everything without a final OK is marked, the counter is made durable, then the waiting
+/// requests are answered and new ones admitted.
+Task<void> Primary::settle_loss(Link& link) {
+  map_->peer_lost();  // guard:unflushed-lost
+  bool writes = false;
+  for (Slot* slot = link.outstanding(); slot != nullptr; slot = slot->outstanding_next) {
+    if (slot->use != Slot::Use::kClient || slot->op == RequestOp::kRead) continue;
+    map_->mark_sync(slot->offset, slot->length);
+    writes = true;
+  }
+  if (writes && !needs_peer_) {
+    const int rc = co_await ensure_counted();  // guard:count-before-answer
+    count_failed_ = rc != 0;
+  }
+  // While the peer had the newer data, a write that it did not confirm cannot be promised by us.
+  if (writes && needs_peer_) count_failed_ = true;
+  while (Slot* slot = link.outstanding()) {
+    link.forget(*slot);
+    if (slot->remote_done != nullptr) {
+      remote_final(*slot, ENOTCONN);
+      continue;
+    }
+    slot->remote = Outcome::kLost;
+    progress(*slot);
+  }
+  admission_open_ = true;
+  admission_.wake_all();
+}
+
+Task<int> Primary::update_metadata(MetadataChange change) {
+  co_await metadata_.lock();
+  Metadata metadata = metadata_.metadata();
+  Extra extra = metadata_.extra();
+  metadata.prevrole = Role::kPrimary;
+  change(metadata, extra, *this);
+  const int rc = co_await metadata_.store(metadata, extra);
+  metadata_.unlock();
+  if (rc != 0) {
+    logf(host_, LogLevel::kError, "The metadata cannot be stored: %s.", std::strerror(-rc));
+  }
+  co_return rc;
+}
+
+/// Raises the local counter once in every lone period, durably (I2, rule 7).
+Task<int> Primary::ensure_counted() {
+  while (counting_) co_await counted_waiters_.wait();
+  if (counted_) co_return 0;
+  counting_ = true;
+  const int rc =
+      co_await update_metadata([](Metadata& metadata, Extra&, Primary&) { ++metadata.localcnt; });
+  counting_ = false;
+  counted_ = rc == 0;
+  counted_waiters_.wake_all();
+  co_return rc;
+}
+
+// --- time
+// -----------------------------------------------------------------------------------------
+
+Task<void> Primary::tick() {
+  while (!ended_) {
+    co_await tick_timer_.sleep_us(kTickUs);
+    if (ended_) break;
+    map_store_->tick();
+    const uint64_t now = Loop::current().now_us();
+    const bool old = unflushed_since_us_ != 0 && now - unflushed_since_us_ >= kUnflushedMaxUs;
+    if (old && !flushing_ && map_->unflushed_count() > 0) {
+      flushing_ = true;
+      flush_wanted_ = std::max(flush_wanted_, flush_begun_ + 1);
+      scope_.spawn(run_flushes());
+    }
+  }
+}
+
+// --- the end
+// --------------------------------------------------------------------------------------
+
+void Primary::stop_admission() {
+  if (stopping_) return;
+  stopping_ = true;
+  pool_.close();
+  admission_.wake_all();
+  reconnect_.wake();
+}
+
+Task<void> Primary::drain() {
+  HAST_ASSERT(stopping_);
+  while (in_flight_ > 0) co_await settled_.wait();
+  co_await requests_.join();
+  if (map_ != nullptr) {
+    const int flushed = co_await flush_covering();
+    if (flushed == 0 && !map_store_->failed()) {
+      const int stored = co_await map_store_->store_all();
+      if (stored != 0)
+        host_.log(LogLevel::kWarning, "The activemap could not be stored at the end.");
+    }
+  }
+  ended_ = true;
+  if (connecting_ != nullptr) connecting_->shut_down("this node ends being primary", ESHUTDOWN);
+  reconnect_.wake();
+  tick_timer_.wake();
+  co_await scope_.join();
+}
+
+// --- settings and numbers
+// -------------------------------------------------------------------------
+
+void Primary::reconfigure(const PrimarySettings& settings) {
+  settings_ = settings;
+  map_store_->set_flush(settings.metaflush);
+  if (attached()) {
+    link_->set_codecs(settings.checksum, settings.compression, settings.timeout_ms);
+  }
+}
+
+void Primary::reconnect() {
+  if (connecting_ != nullptr)
+    connecting_->shut_down("the peer's address has changed", ECONNABORTED);
+  reconnect_.wake();
+}
+
+EngineStats Primary::stats() const {
+  EngineStats stats;
+  stats.complete = attached();
+  stats.counters = counters_;
+  stats.replication = static_cast<uint8_t>(effective_mode());
+  stats.local_stale = local_detached_ || metadata_.extra().local_stale;
+  stats.queue_idle = pool_.free_count();
+  stats.queue_local = local_queue_;
+  stats.in_flight = in_flight_;
+  if (map_ == nullptr) return stats;
+  stats.extent_bytes = map_->extent_bytes();
+  stats.keepdirty = metadata_.metadata().keepdirty;
+  stats.dirty_bytes = uint64_t{map_->dirty_count()} * map_->extent_bytes();
+  stats.sync_bytes_left = uint64_t{map_->sync_count()} * map_->extent_bytes();
+  stats.activemap_updates = map_store_->updates();
+  stats.counters.write_errors += map_store_->write_errors();
+  if (attached()) {
+    stats.has_peer = true;
+    stats.peer_is_ours = link_->settings().extended;
+    stats.protocol_version = link_->settings().version;
+    stats.queue_send = link_->queued();
+    stats.queue_recv = link_->outstanding_count();
+    stats.sync_source = map_->sync_count() > 0 ? static_cast<uint8_t>(source_) : 0;
+  }
+  stats.state = stopping_                ? EngineState::kStopping
+                : !started_              ? EngineState::kConnecting
+                : !attached()            ? EngineState::kDegraded
+                : map_->sync_count() > 0 ? EngineState::kSyncing
+                                         : EngineState::kInSync;
+  std::snprintf(stats.reason, sizeof stats.reason, "%s", attached() ? "" : last_attempt_);
+  return stats;
+}
+
+}  // namespace hast

@@ -1,0 +1,194 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "codec/activemap.h"
+#include "codec/rangelock.h"
+#include "engine/connector.h"
+#include "engine/deps.h"
+#include "engine/link.h"
+#include "engine/map_store.h"
+#include "engine/metadata_store.h"
+#include "engine/slot.h"
+#include "engine/stats.h"
+#include "gate/provider.h"
+
+namespace hast {
+
+/// Settings that may change while the engine runs.
+struct PrimarySettings {
+  Replication replication = Replication::kMemsync;
+  Checksum checksum = Checksum::kNone;
+  Compression compression = Compression::kHole;
+  uint32_t timeout_ms = 20000;
+  bool metaflush = true;
+};
+
+struct PrimaryConfig {
+  std::string resource;
+  PrimarySettings settings;
+  bool force = false;        ///< `role -f`
+  uint32_t block_bytes = 0;  ///< of the provider; 0: the disk's sector
+  uint64_t bootid = 0;
+};
+
+/// How `Primary::start` ended when it may not serve.
+struct StartFailure {
+  int exit = 0;           ///< sysexits: 66 component, 69 refused
+  const char* code = "";  ///< of base/error_codes.def
+  char text[512] = {};
+};
+
+class Synchroniser;
+
+/// The primary of one resource: decides for every request which component does it, when it is
+/// answered, and what is dirty. Loop thread only. Rules: docs/architecture.md, "The primary".
+class Primary : public Provider, private LinkEvents {
+ public:
+  /// `slab`: kRequestsMax buffers of kRequestBytesMax, `stride` apart, aligned to 4096. All outlive
+  /// this.
+  Primary(Component& disk, Dialer& dialer, EngineHost& host, PrimaryConfig config, std::byte* slab,
+          std::size_t stride);
+  ~Primary() override;
+
+  /// Reads the component and makes the first attempt to reach the peer (rule 21). True: I/O may be
+  /// served, and the connection is kept up from here on. False: `failure` says why not.
+  Task<bool> start(StartFailure& failure);
+  /// New requests fail with ESHUTDOWN from here on (rule 22); idempotent.
+  void stop_admission();
+  /// Settles what is in flight, flushes both, stores the map, ends the link. After stop_admission.
+  Task<void> drain();
+
+  void reconfigure(const PrimarySettings& settings);
+  /// The peer was heard of: the wait before the next attempt ends.
+  void kick() { reconnect_.wake(); }
+  void reconnect();  ///< addresses changed: the present link is closed
+  EngineStats stats() const;
+
+  // Provider
+  uint64_t size_bytes() const override;
+  uint32_t block_bytes() const override { return block_bytes_; }
+  bool can_trim() const override { return can_trim_; }
+  Request* acquire(ProviderClient& client, Completion& waiter, Request** slot) override;
+  void submit(Request& request) override;
+  void release(Request& request) override;
+
+ private:
+  friend class Synchroniser;
+
+  // primary.cc: life and connection
+  Task<int> load(StartFailure& failure);
+  Task<bool> decide_start(StartFailure& failure);
+  Task<void> attempt_once(Attempt& attempt);
+  Task<void> keep_connected(std::unique_ptr<Attempt> first);
+  Task<bool> serve_link(Attempt& attempt);
+  Task<int> adopt(Attempt& attempt);
+  Task<void> settle_loss(Link& link);
+  void report_refusal(const Attempt& attempt);
+  using MetadataChange = void (*)(Metadata&, Extra&, Primary&);
+  Task<int> update_metadata(MetadataChange change);
+  Task<int> ensure_counted();
+  Task<void> tick();
+  bool attached() const { return link_ != nullptr; }
+  Replication effective_mode() const;
+
+  // primary_io.cc: requests
+  Task<void> serve(Slot& slot);
+  Task<int> hold_for_peer();
+  Task<int> lock(Slot& slot, RangeMode mode);
+  void unlock(Slot& slot);
+  Task<void> serve_read(Slot& slot);
+  bool must_read_remotely(const Slot& slot) const;
+  Task<int> read_remote(Slot& slot);
+  Task<void> serve_write(Slot& slot);
+  Task<void> serve_delete(Slot& slot);
+  void finish(Slot& slot, int error);
+  Task<int> make_ready(Slot& slot);
+  void issue(Slot& slot);
+  void submit_local(Slot& slot);
+  static void local_done(Completion& c);
+  void note_local(Slot& slot, int rc);
+  void progress(Slot& slot);
+  void settle(Slot& slot);
+  void answer(Slot& slot, int error);
+  void maybe_free(Slot& slot);
+  Task<void> serve_flush(Slot& slot);
+  Task<int> flush_covering();
+  Task<void> run_flushes();
+  Task<int> flush_both();
+  Task<int> flush_local();
+  Task<void> flush_fua(Slot& slot);
+  void count_error(RequestOp op);
+
+  // primary_io.cc: failures
+  void detach_local(const char* what, int error);
+  Task<void> record_stale();
+
+  // LinkEvents
+  void remote_received(Slot& slot) override;
+  void remote_final(Slot& slot, int error) override;
+  void link_failed(const char* why, int error) override;
+
+  Component& disk_;
+  Dialer& dialer_;
+  EngineHost& host_;
+  PrimaryConfig config_;
+  PrimarySettings& settings_;
+  MetadataStore metadata_;
+  Connector connector_;
+  SlotPool pool_;
+  RangeLock ranges_;
+  Scope scope_;     // requests, flushes, connection: everything that runs
+  Scope requests_;  // requests of clients only
+  std::unique_ptr<Activemap> map_;
+  std::unique_ptr<MapStore> map_store_;
+  std::unique_ptr<Synchroniser> sync_;
+  uint32_t block_bytes_ = 512;
+  uint64_t data_offset_ = 0;
+  bool can_trim_ = true;
+
+  // Connection.
+  Link* link_ = nullptr;        // set while requests go to the peer
+  Link* connecting_ = nullptr;  // the link of the attempt that is served; for reconnect()
+  uint64_t peer_localcnt_ = 0;
+  uint64_t peer_remotecnt_ = 0;
+  SyncSource source_ = SyncSource::kNone;
+  bool needs_peer_ = false;  // the peer has newer data: nothing can be decided without it
+  bool counted_ = false;     // this lone period has raised the counter
+  bool counting_ = false;
+  bool count_failed_ = false;  // the counter could not be stored: lone writes fail
+  WaitList counted_waiters_;
+  bool admission_open_ = true;  // closed while a loss is settled
+  WaitList admission_;
+  WaitList attached_waiters_;
+  bool stopping_ = false;
+  bool ended_ = false;
+  bool keeping_ = false;  // keep_connected runs
+  SleepTimer reconnect_;
+  SleepTimer tick_timer_;
+  char last_attempt_[256] = {};
+  AttemptKind last_kind_ = AttemptKind::kNoPeer;
+  bool started_ = false;
+
+  // Local component.
+  bool local_detached_ = false;
+  bool stale_recorded_ = false;
+  bool stale_impossible_ = false;
+
+  // Flushes: one pair in flight, everybody who comes meanwhile shares the next.
+  bool flushing_ = false;
+  uint64_t flush_begun_ = 0, flush_ended_ = 0, flush_wanted_ = 0;
+  int flush_result_ = 0;
+  WaitList flush_waiters_;
+  bool uncached_warned_ = false;
+  uint64_t unflushed_since_us_ = 0;
+
+  EngineCounters counters_;
+  uint32_t local_queue_ = 0;
+  uint32_t in_flight_ = 0;  // slots of clients that the engine holds
+  WaitList settled_;
+};
+
+}  // namespace hast

@@ -1,0 +1,566 @@
+// The primary's requests: READ, WRITE, DELETE, FLUSH, and what happens when a component fails.
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/assert.h"
+#include "engine/primary.h"
+#include "engine/synchroniser.h"
+
+namespace hast {
+
+namespace {
+
+constexpr uint64_t kSecond = 1000000;
+/// DELETE is rounded inwards to this, so that both nodes punch exactly the same bytes.
+constexpr uint64_t kDeleteGranule = 4096;
+
+bool is_final(Outcome outcome) {
+  return outcome != Outcome::kPending && outcome != Outcome::kReceived;
+}
+
+/// Waits for a range that is in use.
+struct RangeWait : CompletionAwait<RangeWait> {
+  RangeHold& hold;
+  explicit RangeWait(RangeHold& h) : hold(h) {}
+  void submit() { hold.owner = static_cast<Completion*>(this); }
+};
+
+}  // namespace
+
+// --- the provider's side
+// --------------------------------------------------------------------------
+
+Request* Primary::acquire(ProviderClient& client, Completion& waiter, Request** slot) {
+  return pool_.acquire(client, waiter, slot);
+}
+
+void Primary::submit(Request& request) {
+  Slot& slot = static_cast<Slot&>(request);
+  HAST_ASSERT(slot.use == Slot::Use::kClient);
+  HAST_ASSERT(!slot.engine_holds);
+  HAST_ASSERT(slot.offset + slot.length <= size_bytes());
+  slot.engine_holds = true;
+  slot.is_answered = false;
+  slot.error = 0;
+  slot.local = slot.remote = Outcome::kNone;
+  ++in_flight_;
+  slot.began_us = Loop::current().now_us();
+  sync_->note_user_request(slot.began_us);
+  requests_.spawn(serve(slot));
+}
+
+void Primary::release(Request& request) {
+  Slot& slot = static_cast<Slot&>(request);
+  HAST_ASSERT(slot.gate_holds);
+  slot.gate_holds = false;
+  maybe_free(slot);
+}
+
+void Primary::maybe_free(Slot& slot) {
+  if (!slot.gate_holds && !slot.engine_holds) pool_.release(slot);
+}
+
+void Primary::answer(Slot& slot, int error) {
+  HAST_ASSERT(!slot.is_answered);
+  slot.is_answered = true;
+  slot.error = error;
+  Loop::current().ready(*slot.answered, 0);
+}
+
+/// Ends a request that was never given to a component, or whose components all have reported.
+void Primary::finish(Slot& slot, int error) {
+  if (slot.map_held) {
+    map_->write_end(slot.offset, slot.length, 0, false);
+    slot.map_held = false;
+  }
+  unlock(slot);
+  answer(slot, error);
+  slot.engine_holds = false;
+  --in_flight_;
+  settled_.wake_all();
+  maybe_free(slot);
+}
+
+Task<void> Primary::serve(Slot& slot) {
+  switch (slot.op) {
+    case RequestOp::kRead:
+      ++counters_.reads;
+      co_await serve_read(slot);
+      break;
+    case RequestOp::kWrite:
+      ++counters_.writes;
+      co_await serve_write(slot);
+      break;
+    case RequestOp::kDelete:
+      ++counters_.deletes;
+      co_await serve_delete(slot);
+      break;
+    case RequestOp::kFlush:
+      ++counters_.flushes;
+      co_await serve_flush(slot);
+      break;
+  }
+}
+
+// --- ranges
+// ---------------------------------------------------------------------------------------
+
+Task<int> Primary::lock(Slot& slot, RangeMode mode) {
+  HAST_ASSERT(!slot.lock_held);
+  slot.range.offset = slot.offset;
+  slot.range.length = slot.length;
+  slot.range.mode = mode;
+  slot.lock_held = true;
+  if (!ranges_.acquire(slot.range)) co_await RangeWait(slot.range);
+  co_return 0;
+}
+
+void Primary::unlock(Slot& slot) {
+  if (!slot.lock_held) return;
+  slot.lock_held = false;
+  Loop& loop = Loop::current();
+  for (RangeHold* hold = ranges_.release(slot.range); hold != nullptr;) {
+    RangeHold* next = hold->next_granted;
+    loop.ready(*static_cast<Completion*>(hold->owner), 0);
+    hold = next;
+  }
+}
+
+// --- READ
+// -----------------------------------------------------------------------------------------
+
+bool Primary::must_read_remotely(const Slot& slot) const {
+  if (local_detached_) return true;
+  if (!needs_peer_) return false;
+  const uint32_t extent_bytes = map_->extent_bytes();
+  const uint64_t last = (slot.offset + slot.length - 1) / extent_bytes;
+  for (uint64_t extent = slot.offset / extent_bytes; extent <= last; ++extent) {
+    if (map_->in_sync_set(static_cast<uint32_t>(extent))) return true;
+  }
+  return false;
+}
+
+Task<void> Primary::serve_read(Slot& slot) {
+  co_await lock(slot, RangeMode::kShared);
+  bool local_failed = false;
+  int error = 0;
+  for (;;) {
+    while (!admission_open_) co_await admission_.wait();
+    if (stopping_) {
+      error = ESHUTDOWN;
+      break;
+    }
+    if (!local_failed && !must_read_remotely(slot)) {
+      ++local_queue_;
+      const int rc =
+          co_await disk_.read(data_offset_ + slot.offset, Bytes(slot.buffer, slot.length));
+      --local_queue_;
+      if (rc == 0) break;
+      count_error(RequestOp::kRead);
+      logf(host_, LogLevel::kWarning, "Local read failed at %llu (%llu bytes): %s%s",
+           static_cast<unsigned long long>(slot.offset),
+           static_cast<unsigned long long>(slot.length), std::strerror(-rc),
+           attached() ? "; reading from the peer." : ".");
+      local_failed = true;
+    }
+    if (attached()) {
+      const int rc = co_await read_remote(slot);
+      if (rc == 0) break;
+      if (rc == -ENOTCONN) continue;  // the loss is settled first, then we look again
+      error = -rc;
+      break;
+    }
+    if (local_failed || local_detached_) {
+      error = EIO;
+      break;
+    }
+    const int held = co_await hold_for_peer();
+    if (held != 0) {
+      error = EIO;
+      break;
+    }
+  }
+  finish(slot, error);
+}
+
+Task<int> Primary::read_remote(Slot& slot) {
+  Signal done;
+  slot.remote_done = &done;
+  slot.remote = Outcome::kPending;
+  link_->send_read(slot);
+  const int rc = co_await done;
+  slot.remote = Outcome::kNone;
+  co_return rc;
+}
+
+/// The peer has the good data and is away: wait for it as long as a request may wait.
+Task<int> Primary::hold_for_peer() {
+  constexpr uint64_t kStepUs = kSecond / 10;
+  SleepTimer timer;
+  for (uint64_t waited = 0; waited < uint64_t{settings_.timeout_ms} * 1000; waited += kStepUs) {
+    if (attached() || stopping_ || !needs_peer_) co_return 0;
+    co_await timer.sleep_us(kStepUs);
+  }
+  co_return -EIO;
+}
+
+// --- WRITE, DELETE
+// --------------------------------------------------------------------------------
+
+Replication Primary::effective_mode() const {
+  if (settings_.replication == Replication::kMemsync && attached() &&
+      link_->settings().version < 2) {
+    return Replication::kFullsync;
+  }
+  return settings_.replication;
+}
+
+Task<void> Primary::serve_write(Slot& slot) {
+  co_await lock(slot, RangeMode::kExclusive);
+  map_->write_begin(slot.offset, slot.length);
+  slot.map_held = true;
+  const int rc = co_await make_ready(slot);
+  if (rc != 0) {
+    finish(slot, -rc);
+    co_return;
+  }
+  issue(slot);
+}
+
+Task<void> Primary::serve_delete(Slot& slot) {
+  const uint64_t begin = round_up(slot.offset, kDeleteGranule);
+  const uint64_t end = round_down(slot.offset + slot.length, kDeleteGranule);
+  if (begin >= end || !can_trim_) {
+    finish(slot, 0);
+    co_return;
+  }
+  slot.offset = begin;
+  slot.length = end - begin;
+  co_await serve_write(slot);
+}
+
+/// Waits until the write may reach both components: admitted, map durable, counted when alone.
+/// On return of 0 nothing has been awaited since the last check, so `issue` sees the same state.
+Task<int> Primary::make_ready(Slot& slot) {
+  for (;;) {
+    if (stopping_) co_return -ESHUTDOWN;
+    if (!admission_open_) {
+      co_await admission_.wait();
+      continue;
+    }
+    if (!attached() && local_detached_) co_return -EIO;
+    if (!attached() && needs_peer_) {
+      const int rc = co_await hold_for_peer();
+      if (rc != 0) co_return rc;
+      continue;
+    }
+    // guard:map-before-data
+    if (!local_detached_ && !map_->ready(slot.offset, slot.length)) {
+      const int rc = co_await map_store_->store();
+      if (rc == 0) continue;
+      if (!attached()) co_return -EIO;
+      detach_local("storing the activemap", -rc);
+      continue;
+    }
+    // guard:count-before-lone-write
+    if (!attached() && !counted_) {
+      const int rc = co_await ensure_counted();
+      if (rc != 0) co_return -EIO;
+      continue;
+    }
+    co_return 0;
+  }
+}
+
+void Primary::issue(Slot& slot) {
+  slot.mode = slot.fua ? Replication::kFullsync : effective_mode();
+  slot.missed = false;
+  slot.local_errno = local_detached_ ? EIO : 0;
+  slot.remote_errno = 0;
+  slot.remote_done = nullptr;
+  slot.local = local_detached_ ? Outcome::kError : Outcome::kPending;
+  if (attached()) {
+    slot.remote = Outcome::kPending;
+    if (slot.op == RequestOp::kWrite) {
+      link_->send_write(slot, false);
+    } else {
+      link_->send_delete(slot);
+    }
+  } else {
+    slot.remote = Outcome::kNone;
+    map_->mark_sync(slot.offset, slot.length);  // guard:mark-lone-write
+  }
+  if (slot.local == Outcome::kPending) {
+    submit_local(slot);
+  } else {
+    unlock(slot);
+    progress(slot);
+  }
+}
+
+void Primary::submit_local(Slot& slot) {
+  ++local_queue_;
+  slot.disk.run = &Primary::local_done;
+  const uint64_t at = data_offset_ + slot.offset;
+  if (slot.op == RequestOp::kWrite) {
+    disk_.submit_write(slot.disk, at, ConstBytes(slot.buffer, slot.length), slot.fua);
+  } else {
+    disk_.submit_discard(slot.disk, at, slot.length);
+  }
+}
+
+void Primary::local_done(Completion& c) {
+  Slot& slot = *static_cast<Slot::Disk&>(c).slot;
+  Primary& self = *slot.primary;
+  --self.local_queue_;
+  self.note_local(slot, c.result);
+  // Complete locally, and long since queued on the stream: the next overlapping one may start (rule
+  // 2).
+  self.unlock(slot);
+  self.progress(slot);
+}
+
+void Primary::note_local(Slot& slot, int rc) {
+  if (rc == 0) {
+    slot.local = Outcome::kOk;
+    return;
+  }
+  if (slot.op == RequestOp::kDelete && rc == -EOPNOTSUPP) {
+    // Nothing was punched here. Between ours the copies must stay equal, so the range is copied.
+    can_trim_ = false;
+    slot.local = Outcome::kOk;
+    slot.missed = attached() && link_->settings().extended;
+    return;
+  }
+  slot.local = Outcome::kError;
+  slot.local_errno = -rc;
+  count_error(slot.op);
+  const bool peer_has_it = slot.remote != Outcome::kNone && slot.remote != Outcome::kLost;
+  if (attached() && peer_has_it) {
+    detach_local("a write", -rc);
+  } else {
+    logf(host_, LogLevel::kError, "Local write failed at %llu (%llu bytes): %s.",
+         static_cast<unsigned long long>(slot.offset), static_cast<unsigned long long>(slot.length),
+         std::strerror(-rc));
+  }
+}
+
+void Primary::remote_received(Slot& slot) {
+  slot.remote = Outcome::kReceived;
+  progress(slot);
+}
+
+void Primary::remote_final(Slot& slot, int error) {
+  slot.remote_errno = error;
+  if (slot.remote_done != nullptr) {
+    Completion* done = slot.remote_done;
+    slot.remote_done = nullptr;
+    Loop::current().ready(*done, -error);
+    return;
+  }
+  if (slot.op == RequestOp::kDelete && error == EOPNOTSUPP) {
+    can_trim_ = false;
+    slot.missed = attached() && link_->settings().extended;
+    error = 0;
+  }
+  if (error != 0) {
+    logf(host_, LogLevel::kWarning,
+         "The peer failed a %s at %llu (%llu bytes): %s; the range is marked to be copied.",
+         slot.op == RequestOp::kWrite ? "write" : "delete",
+         static_cast<unsigned long long>(slot.offset), static_cast<unsigned long long>(slot.length),
+         std::strerror(error));
+    slot.remote = Outcome::kError;
+  } else if (slot.fua && attached() && !link_->settings().extended) {
+    requests_.spawn(flush_fua(slot));
+    return;
+  } else {
+    slot.remote = Outcome::kOk;
+  }
+  progress(slot);
+}
+
+/// An original knows no FUA: its write becomes durable by the FLUSH that follows.
+Task<void> Primary::flush_fua(Slot& slot) {
+  const Link* link = link_;
+  const int rc = co_await flush_covering();
+  const bool durable = rc == 0 && attached() && link_ == link;
+  slot.remote = durable ? Outcome::kOk : Outcome::kLost;
+  progress(slot);
+}
+
+void Primary::progress(Slot& slot) {
+  if (!slot.is_answered) {
+    Verdict verdict = write_verdict(slot.mode, slot.local, slot.remote);
+    // A success that rests on the peer alone must first be remembered somewhere (rule 6).
+    if (verdict == Verdict::kSuccess && slot.local == Outcome::kError && !stale_recorded_) {
+      verdict =
+          stale_impossible_ ? Verdict::kFailure : Verdict::kWait;  // guard:stale-before-answer
+    }
+    if (slot.remote == Outcome::kLost && count_failed_) verdict = Verdict::kFailure;
+    if (verdict == Verdict::kSuccess) answer(slot, 0);
+    if (verdict == Verdict::kFailure) answer(slot, slot.local_errno != 0 ? slot.local_errno : EIO);
+  }
+  if (slot.is_answered && is_final(slot.local) && is_final(slot.remote)) settle(slot);
+}
+
+/// Every component has reported: only now the extents may become clean.
+void Primary::settle(Slot& slot) {
+  if (!slot.map_held) return;
+  uint8_t stored = 0;
+  if (slot.local == Outcome::kOk) stored |= kLocal;
+  if (slot.remote == Outcome::kOk) stored |= kRemote;
+  // A lone write was marked when it was issued. Everything else without a final OK of both is
+  // marked here, before its pending count goes.
+  const bool unconfirmed = slot.remote == Outcome::kError || slot.remote == Outcome::kLost;
+  const bool missed = slot.missed || slot.local == Outcome::kError || unconfirmed;  // guard:missed
+  map_->write_end(slot.offset, slot.length, stored, missed);
+  slot.map_held = false;
+  if (missed) sync_->kick();
+  if (unflushed_since_us_ == 0) unflushed_since_us_ = Loop::current().now_us();
+  slot.engine_holds = false;
+  --in_flight_;
+  settled_.wake_all();
+  maybe_free(slot);
+  if (map_->unflushed_count() > metadata_.metadata().keepdirty && !flushing_) {
+    flushing_ = true;
+    flush_wanted_ = flush_begun_ + 1;
+    scope_.spawn(run_flushes());
+  }
+}
+
+// --- FLUSH
+// ----------------------------------------------------------------------------------------
+
+Task<void> Primary::serve_flush(Slot& slot) {
+  if (stopping_) {
+    finish(slot, ESHUTDOWN);
+    co_return;
+  }
+  const int rc = co_await flush_covering();
+  finish(slot, -rc);
+}
+
+/// Returns when a flush that began after this call has ended.
+Task<int> Primary::flush_covering() {
+  const uint64_t mine = flush_begun_ + 1;
+  if (flush_wanted_ < mine) flush_wanted_ = mine;
+  if (!flushing_) {
+    flushing_ = true;
+    scope_.spawn(run_flushes());
+  }
+  while (flush_ended_ < mine) co_await flush_waiters_.wait();
+  co_return flush_result_;
+}
+
+Task<void> Primary::run_flushes() {
+  while (flush_ended_ < flush_wanted_) {
+    while (!admission_open_) co_await admission_.wait();
+    ++flush_begun_;
+    const int rc = co_await flush_both();
+    flush_result_ = rc;
+    flush_ended_ = flush_begun_;
+    flush_waiters_.wake_all();
+  }
+  flushing_ = false;
+}
+
+Task<int> Primary::flush_both() {
+  map_->flush_begin();
+  unflushed_since_us_ = 0;
+  Link* link = link_;
+  Signal remote;
+  if (link != nullptr) link->ask_flush(remote);
+  const int local = co_await flush_local();
+  map_->flush_end(kLocal, local == 0);
+  int peer = 0;
+  if (link != nullptr) {
+    peer = co_await remote;
+    if (peer == -EOPNOTSUPP) {
+      if (!uncached_warned_) {
+        host_.log(LogLevel::kWarning,
+                  "The peer cannot flush its disk; taken as one without a cache.");
+      }
+      uncached_warned_ = true;
+      peer = 0;
+    }
+    if (peer != 0 && link_ == link) {
+      logf(host_, LogLevel::kError, "The peer failed to flush: %s.", std::strerror(-peer));
+      link->shut_down("the peer failed to flush", -peer);
+    }
+  }
+  map_->flush_end(kRemote, peer == 0);
+  if (peer != 0) {
+    // Rule 9: the loss is settled first (rule 7), then the local flush alone decides.
+    while (!admission_open_) co_await admission_.wait();
+    co_return local == 0 ? 0 : -EIO;
+  }
+  if (local == 0) co_return 0;
+  if (link == nullptr) co_return -EIO;
+  // The peer has flushed all of it; success once it is known that our own copy is stale.
+  while (local_detached_ && !stale_recorded_ && !stale_impossible_) co_await settled_.wait();
+  co_return stale_recorded_ ? 0 : -EIO;
+}
+
+Task<int> Primary::flush_local() {
+  if (local_detached_) co_return -EIO;
+  const int rc = co_await disk_.flush();
+  if (rc == 0) co_return 0;
+  ++counters_.flush_errors;
+  // After a failed flush nobody knows what is stored; a second one that succeeds would prove
+  // nothing.
+  if (attached()) {
+    detach_local("a flush", -rc);
+  } else {
+    logf(host_, LogLevel::kError, "Local flush failed: %s.", std::strerror(-rc));
+  }
+  co_return rc;
+}
+
+// --- a local component that fails (rule 6)
+// --------------------------------------------------------
+
+void Primary::count_error(RequestOp op) {
+  if (op == RequestOp::kRead) ++counters_.read_errors;
+  if (op == RequestOp::kWrite) ++counters_.write_errors;
+  if (op == RequestOp::kDelete) ++counters_.delete_errors;
+}
+
+void Primary::detach_local(const char* what, int error) {
+  if (local_detached_) return;
+  logf(host_, LogLevel::kError,
+       "The local component failed (%s: %s): detached. All I/O goes to the peer from here on; "
+       "replace the disk, then 'hastctl role init', 'hastctl create', 'hastctl role secondary'.",
+       what, std::strerror(error));
+  local_detached_ = true;
+  scope_.spawn(record_stale());
+}
+
+Task<void> Primary::record_stale() {
+  bool recorded = false;
+  if (attached() && link_->settings().extended) {
+    Signal done;
+    link_->ask_stale(done, true);
+    const int rc = co_await done;
+    recorded = rc == 0;
+  }
+  const int rc =
+      co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.local_stale = true; });
+  recorded = recorded || rc == 0;
+  stale_recorded_ = recorded;
+  stale_impossible_ = !recorded;
+  if (!recorded) {
+    host_.log(LogLevel::kError,
+              "That the local data is stale could be recorded nowhere: writes fail from here on.");
+  }
+  settled_.wake_all();
+  for (uint32_t i = 0; i < kRequestsMax; ++i) {
+    Slot& slot = pool_.at(i);
+    const bool waits = slot.use == Slot::Use::kClient && slot.engine_holds && !slot.is_answered &&
+                       slot.local == Outcome::kError;
+    if (waits) progress(slot);
+  }
+}
+
+}  // namespace hast

@@ -1,0 +1,637 @@
+#include "engine/secondary.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "base/assert.h"
+#include "wire/errno_map.h"
+
+namespace hast {
+
+namespace {
+constexpr uint64_t kSecond = 1000000;
+constexpr uint64_t kSilenceOursUs = 3 * kSecond;
+constexpr uint64_t kSilenceOriginalUs = 20 * kSecond;
+constexpr int16_t kWireEinval = 22;
+
+bool all_bytes(ConstBytes bytes, std::byte value) {
+  return std::all_of(bytes.begin(), bytes.end(), [value](std::byte b) { return b == value; });
+}
+}  // namespace
+
+Secondary::Secondary(Component& disk, EngineHost& host, SecondaryConfig config,
+                     std::unique_ptr<Stream> requests, std::unique_ptr<Stream> replies,
+                     std::byte* slab, std::size_t stride)
+    : disk_(disk),
+      host_(host),
+      config_(std::move(config)),
+      requests_(std::move(requests)),
+      replies_(std::move(replies)),
+      reader_(*requests_),
+      writer_(*replies_),
+      metadata_(disk),
+      jobs_(new Job[kRequestsMax]),
+      staging_(new std::byte[kPeerRequestBytesMax]) {
+  for (uint32_t i = kRequestsMax; i-- > 0;) {
+    Job& job = jobs_[i];
+    job.self = this;
+    job.buffer = slab + std::size_t{i} * stride;
+    job.next = free_;
+    job.received.owner = job.final.owner = &job;
+    job.received.sent = &Secondary::received_sent;
+    job.final.sent = &Secondary::final_sent;
+    free_ = &job;
+  }
+}
+
+Secondary::~Secondary() { HAST_ASSERT(free_count_ == kRequestsMax); }
+
+// --- set-up
+// ---------------------------------------------------------------------------------------
+
+Task<int> Secondary::load(SecondaryEnd& end) {
+  const char* why = "";
+  const int rc = co_await metadata_.load(config_.resource, &why);
+  if (rc != 0) {
+    end = {66, "META_UNREADABLE", {}};
+    std::snprintf(end.text, sizeof end.text, "the metadata of the local component %s", why);
+    co_return rc;
+  }
+  const Metadata& metadata = metadata_.metadata();
+  map_ = std::make_unique<Activemap>(metadata.datasize, metadata.extentsize, metadata.keepdirty,
+                                     disk_.facts().sector_bytes);
+  map_store_ = std::make_unique<MapStore>(disk_, *map_, scope_);
+  const int loaded = co_await map_store_->load();
+  if (loaded != 0) {
+    end = {66, "META_UNREADABLE", {}};
+    std::snprintf(end.text, sizeof end.text, "the activemap cannot be read: %s",
+                  std::strerror(-loaded));
+  }
+  co_return loaded;
+}
+
+void Secondary::refusal_text(const Decision& decision, char* out, std::size_t size) const {
+  if (decision.refusal == Refusal::kSplitBrain) {
+    std::snprintf(out, size, "%.*s", static_cast<int>(kSplitBrainText.size()),
+                  kSplitBrainText.data());
+    return;
+  }
+  std::snprintf(out, size, "Resource unique ID mismatch (primary=%llu, secondary=%llu).",
+                static_cast<unsigned long long>(config_.primary.resuid),
+                static_cast<unsigned long long>(metadata_.metadata().resuid));
+}
+
+Task<int> Secondary::update_metadata(void (*change)(Metadata&, Extra&)) {
+  co_await metadata_.lock();
+  Metadata metadata = metadata_.metadata();
+  Extra extra = metadata_.extra();
+  change(metadata, extra);
+  int rc = 0;
+  if (!(metadata == metadata_.metadata()) || !(extra == metadata_.extra())) {
+    metadata.prevrole = Role::kSecondary;
+    rc = co_await metadata_.store(metadata, extra);
+  }
+  metadata_.unlock();
+  co_return rc;
+}
+
+/// What the decision changes here, durably, before the primary hears of it.
+Task<int> Secondary::adopt(const Decision& decision) {
+  if (decision.adopt) {
+    co_await metadata_.lock();
+    Metadata metadata = metadata_.metadata();
+    metadata.resuid = config_.primary.resuid;
+    metadata.localcnt = metadata.remotecnt = 0;
+    metadata.prevrole = Role::kSecondary;
+    const int rc = co_await metadata_.store(metadata, metadata_.extra());
+    metadata_.unlock();
+    if (rc != 0) co_return rc;
+  }
+  // With an original the flag can only follow the counters (rule 16); ours tell by themselves.
+  if (config_.extended) co_return 0;
+  if (decision.counters_equal) {
+    const int rc =
+        co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = false; });
+    co_return rc;
+  }
+  if (decision.source == SyncSource::kPrimary && decision.map != MapAnswer::kNone) {
+    const int rc =
+        co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
+    co_return rc;
+  }
+  co_return 0;
+}
+
+Task<int> Secondary::set_up(SecondaryEnd& end) {
+  const Metadata& metadata = metadata_.metadata();
+  SecondaryFacts facts;
+  facts.resuid = metadata.resuid;
+  facts.localcnt = metadata.localcnt;
+  facts.remotecnt = metadata.remotecnt;
+  facts.map_empty = map_->sync_count() == 0;
+  const Decision decision = decide(facts, config_.primary);
+  if (decision.impossible) {
+    host_.log(LogLevel::kWarning,
+              "The counters of both nodes contradict each other; everything is synchronised.");
+  }
+  if (decision.refusal == Refusal::kNone) {
+    const int rc = co_await adopt(decision);
+    if (rc != 0) {
+      end = {66, "META_WRITE", {}};
+      std::snprintf(end.text, sizeof end.text, "the metadata cannot be stored: %s",
+                    std::strerror(-rc));
+      co_return rc;
+    }
+  }
+  const int rc = co_await send_setup_reply(decision, end);
+  co_return rc;
+}
+
+Task<int> Secondary::send_setup_reply(const Decision& decision, SecondaryEnd& end) {
+  const Metadata& metadata = metadata_.metadata();
+  char text[128];
+  SecondReply reply;
+  reply.datasize = metadata.datasize;
+  reply.extentsize = metadata.extentsize;
+  reply.localcnt = metadata.localcnt;
+  reply.remotecnt = metadata.remotecnt;
+  reply.virgin = decision.adopt;
+  reply.syncsrc = decision.source;
+  if (config_.extended) reply.extension = {kExtExtended, config_.epoch, 0};
+  std::unique_ptr<std::byte[]> map;
+  std::byte hole[kHoleBytes];
+  ConstBytes payload;
+  const bool refused = decision.refusal != Refusal::kNone;
+  if (refused) {
+    refusal_text(decision, text, sizeof text);
+    reply.errmsg = text;
+  } else if (decision.map != MapAnswer::kNone) {
+    reply.mapsize = map_->map_bytes();
+    map.reset(new std::byte[reply.mapsize]);
+    const Bytes bytes(map.get(), reply.mapsize);
+    if (decision.map == MapAnswer::kFull) {
+      std::fill(bytes.begin(), bytes.end(), std::byte{0xff});
+    } else {
+      map_->render(bytes);
+    }
+    payload = prepare_payload(config_.compression, config_.checksum, bytes,
+                              std::span<std::byte, kHoleBytes>(hole), reply.payload);
+  }
+  const std::size_t head = encode_second_reply(Bytes(setup_packet_.head), config_.version, reply);
+  HAST_ASSERT(head > 0);
+  iovec parts[2] = {{setup_packet_.head, head},
+                    {const_cast<std::byte*>(payload.data()), payload.size()}};
+  const int rc = co_await send_all(*requests_, std::span<iovec>(parts, payload.empty() ? 1 : 2));
+  if (refused) {
+    const bool split = decision.refusal == Refusal::kSplitBrain;
+    end = {78, split ? "PEER_SPLIT_BRAIN" : "PEER_IDENTITY", {}};
+    std::snprintf(end.text, sizeof end.text, "%s", text);
+    if (split) host_.event(EventName::kSplitBrain);
+    co_return -EPERM;
+  }
+  if (rc != 0) {
+    end = {75, "", {}};
+    std::snprintf(end.text, sizeof end.text, "the set-up answer cannot be sent: %s",
+                  std::strerror(-rc));
+  }
+  co_return rc;
+}
+
+// --- life
+// -----------------------------------------------------------------------------------------
+
+Task<void> Secondary::run(SecondaryEnd& end) {
+  int rc = co_await load(end);
+  if (rc == 0) rc = co_await set_up(end);
+  if (rc != 0) {
+    closed_ = true;
+    requests_->shut_down();
+    replies_->shut_down();
+    co_return;
+  }
+  ready_ = true;
+  host_.event(EventName::kConnect);
+  host_.ready();
+  scope_.spawn(run_writer());
+  scope_.spawn(watch_silence());
+  co_await read_requests();
+  // Everything received is carried out, also what the peer will never hear of (rule 8, R-17).
+  replies_->shut_down();
+  while (order_first_ != nullptr) co_await order_waiters_.wait();
+  co_await jobs_scope_.join();
+  writer_.close();
+  silence_.wake();
+  while (free_count_ < kRequestsMax) co_await free_waiters_.wait();
+  const int flushed = co_await disk_.flush();
+  if (flushed != 0) {
+    logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
+  }
+  co_await scope_.join();
+  end = {75, "", {}};
+  std::snprintf(end.text, sizeof end.text, "%s", why_);
+  host_.event(EventName::kDisconnect);
+}
+
+void Secondary::close(const char* why) {
+  if (closed_) return;
+  closed_ = true;
+  why_ = why;
+  requests_->shut_down();
+}
+
+void Secondary::stop() { close("stopped"); }
+
+Task<void> Secondary::run_writer() {
+  const int rc = co_await writer_.run();
+  if (rc != 0) close("sending to the primary failed");
+}
+
+Task<void> Secondary::watch_silence() {
+  const uint64_t limit =
+      config_.extended ? std::min<uint64_t>(kSilenceOursUs, uint64_t{config_.timeout_ms} * 1000)
+                       : kSilenceOriginalUs;
+  while (!closed_) {
+    co_await silence_.sleep_us(kSecond / 4);
+    const uint64_t now = Loop::current().now_us();
+    const uint64_t last = reader_.last_byte_us();
+    // No free job means that we do not read: then the silence is ours.
+    if (!closed_ && now > last && now - last > limit && free_ != nullptr) {
+      close("the primary is silent");
+    }
+  }
+}
+
+// --- reading
+// --------------------------------------------------------------------------------------
+
+Task<void> Secondary::read_requests() {
+  while (!closed_) {
+    ConstBytes area;
+    const PacketReader::Head head = reader_.head(area);
+    if (head == PacketReader::Head::kIncomplete) {
+      const int rc = co_await reader_.receive_more();
+      if (rc == 0) continue;
+      close(rc == -ENODATA ? "the primary closed the connection"
+                           : "receiving from the primary failed");
+      co_return;
+    }
+    if (head != PacketReader::Head::kReady) {
+      close("the primary sent a malformed message");
+      co_return;
+    }
+    const int rc = co_await handle(area);
+    if (rc != 0) {
+      if (rc == -EBADMSG) host_.log(LogLevel::kError, "A malformed request; the connection ends.");
+      close(rc == -EBADMSG ? "the primary sent a malformed request"
+                           : "receiving from the primary failed");
+      co_return;
+    }
+  }
+}
+
+Task<int> Secondary::handle(ConstBytes area) {
+  RequestMessage message;
+  const Result<void> decoded = decode_request(area, message);
+  if (!decoded) co_return -EBADMSG;
+  reader_.consume_head();
+  switch (message.cmd) {
+    case Command::kKeepalive:
+      if (config_.extended && !alive_.queued) {
+        alive_.head_bytes = static_cast<uint32_t>(
+            encode_reply(Bytes(alive_.head), config_.version, ReplyMessage::alive()));
+        writer_.queue(alive_);
+      }
+      co_return 0;
+    case Command::kRead:
+    case Command::kWrite:
+    case Command::kDelete:
+    case Command::kFlush: {
+      const int rc = co_await handle_data_request(message);
+      co_return rc;
+    }
+    case Command::kMapStored:
+    case Command::kSyncDone:
+    case Command::kStale:
+    case Command::kCompare:
+      if (config_.extended) {
+        const int rc = co_await handle_extension(message);
+        co_return rc;
+      }
+      break;
+    case Command::kNone:
+      break;
+  }
+  // A command that we do not know: say so where that is possible, then end in an orderly way.
+  if (message.has(kHasCmd) && message.seq != 0) reject(message, kWireEinval);
+  co_return -EBADMSG;
+}
+
+/// Answers an invalid request at once. Takes a job, so it never outruns memory.
+void Secondary::reject(const RequestMessage& message, int16_t wire_error) {
+  Job* job = free_;
+  if (job == nullptr) return;  // the primary is told by the end of the connection
+  free_ = job->next;
+  --free_count_;
+  job->used = true;
+  job->message = message;
+  ReplyMessage reply = ReplyMessage::done(message.seq, wire_error);
+  if (message.cmd == Command::kWrite && message.has(kHasMemsync)) {
+    reply.fields |= kReplyReceived;  // one reply with both, as the original sends it
+  }
+  count_error(message.cmd);
+  reply_final(*job, reply);
+}
+
+Task<Secondary::Job*> Secondary::take_job() {
+  while (free_ == nullptr) co_await free_waiters_.wait();
+  Job* job = free_;
+  free_ = job->next;
+  --free_count_;
+  job->used = true;
+  job->done = false;
+  job->changes = false;
+  job->arrival = ++arrivals_;
+  co_return job;
+}
+
+Task<int> Secondary::handle_data_request(const RequestMessage& message) {
+  const bool is_flush = message.cmd == Command::kFlush;
+  const bool is_write = message.cmd == Command::kWrite;
+  const bool valid =
+      message.seq != 0 &&
+      (is_flush || request_range_valid(message, metadata_.metadata().datasize, kSectorBytesMin));
+  if (!valid) {
+    // A rejected WRITE's payload must still leave the stream, if its size can be believed.
+    if (is_write && message.payload.size_bytes > kPeerRequestBytesMax) co_return -EBADMSG;
+    if (is_write) {
+      const int rc = co_await reader_.skip(message.payload.size_bytes);
+      if (rc != 0) co_return rc;
+    }
+    if (free_ == nullptr) co_await free_waiters_.wait();
+    reject(message, kWireEinval);
+    co_return 0;
+  }
+  Job* const job = co_await take_job();
+  job->message = message;
+  if (is_write) {
+    const int rc = co_await take_payload(*job);
+    if (rc != 0) {
+      job->done = true;
+      maybe_free(*job);
+      co_return rc;
+    }
+  }
+  if (!map_cleared_ && !config_.extended) {
+    const int rc = co_await before_first_request();
+    if (rc != 0) host_.log(LogLevel::kWarning, "The own activemap cannot be cleared; tried again.");
+  }
+  switch (message.cmd) {
+    case Command::kRead:
+      ++counters_.reads;
+      break;
+    case Command::kWrite:
+      ++counters_.writes;
+      break;
+    case Command::kDelete:
+      ++counters_.deletes;
+      break;
+    default:
+      ++counters_.flushes;
+      break;
+  }
+  start(*job);
+  co_return 0;
+}
+
+Task<int> Secondary::take_payload(Job& job) {
+  const PayloadInfo& info = job.message.payload;
+  const Bytes data(job.buffer, job.message.length);
+  const Result<void> sane = check_payload_info(info, data.size());
+  if (!sane) co_return -EBADMSG;
+  const bool plain = info.compression == Compression::kNone;
+  const Bytes into = plain ? data : Bytes(staging_.get(), info.size_bytes);
+  if (!reader_.payload_now(into)) {
+    const int rc = co_await reader_.payload(into);
+    if (rc != 0) co_return rc;
+  }
+  const Result<void> accepted = accept_payload(info, into, data);
+  co_return accepted ? 0 : -EBADMSG;
+}
+
+/// The primary has stored the merged map: ours may go (wire-protocol 5.3). Never before.
+Task<int> Secondary::before_first_request() {
+  // Nothing to clear is the common case: then no write either.
+  const uint32_t bytes = map_->map_bytes();
+  std::unique_ptr<std::byte[]> map(new std::byte[bytes]);
+  map_->render(Bytes(map.get(), bytes));
+  int rc = 0;
+  if (!all_bytes(ConstBytes(map.get(), bytes), std::byte{0})) {
+    rc = co_await map_store_->overwrite(std::byte{0});
+  }
+  map_cleared_ = rc == 0;
+  co_return rc;
+}
+
+Task<int> Secondary::handle_extension(const RequestMessage& message) {
+  if (message.cmd == Command::kCompare) {
+    if (message.seq == 0 ||
+        !request_range_valid(message, metadata_.metadata().datasize, kSectorBytesMin) ||
+        message.payload.hash_bytes != 32) {
+      co_return -EBADMSG;
+    }
+    Job* const job = co_await take_job();
+    job->message = message;
+    start(*job);
+    co_return 0;
+  }
+  if (message.epoch != config_.epoch) {
+    host_.log(LogLevel::kWarning, "A message of another connection was ignored.");
+    co_return 0;  // I3: it has no effect
+  }
+  int rc = 0;
+  if (message.cmd == Command::kMapStored) {
+    if (message.dirty > 0) {
+      rc = co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
+    }
+    if (rc == 0) rc = co_await before_first_request();
+    co_return rc == 0 ? 0 : -EIO;
+  }
+  if (message.cmd == Command::kSyncDone) {
+    rc = co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = false; });
+  } else {
+    // The primary's copy is stale: our counter says so to every later handshake, and since nobody
+    // knows which extents it misses from now on, all of them are marked.
+    rc = co_await map_store_->overwrite(std::byte{0xff});
+    if (rc == 0)
+      rc = co_await update_metadata([](Metadata& metadata, Extra&) { ++metadata.localcnt; });
+    host_.log(LogLevel::kWarning, "The primary's own copy is stale; this node has the good data.");
+  }
+  Job* const job = co_await take_job();
+  job->message = message;
+  reply_final(*job, ReplyMessage::done(message.seq, errno_to_wire(-rc)));
+  co_return 0;
+}
+
+// --- carrying out
+// ---------------------------------------------------------------------------------
+
+void Secondary::start(Job& job) {
+  const Command cmd = job.message.cmd;
+  if (cmd == Command::kWrite || cmd == Command::kDelete) {
+    job.changes = true;
+    job.order_next = nullptr;
+    job.order_previous = order_last_;
+    (order_last_ == nullptr ? order_first_ : order_last_->order_next) = &job;
+    order_last_ = &job;
+  }
+  if (cmd == Command::kWrite && job.message.has(kHasMemsync)) {
+    job.received.head_bytes = static_cast<uint32_t>(encode_reply(
+        Bytes(job.received.head), config_.version, ReplyMessage::received(job.message.seq)));
+    writer_.queue(job.received);
+  }
+  if (cmd == Command::kFlush) {
+    jobs_scope_.spawn(run_flush(job));
+    return;
+  }
+  job.range.offset = job.message.offset;
+  job.range.length = job.message.length;
+  const bool reads = cmd == Command::kRead || cmd == Command::kCompare;
+  job.range.mode = reads ? RangeMode::kShared : RangeMode::kExclusive;
+  job.range.owner = &job;
+  if (ranges_.acquire(job.range)) run_on_disk(job);
+}
+
+void Secondary::run_on_disk(Job& job) {
+  ++on_disk_;
+  const uint64_t at = metadata_.metadata().offset + job.message.offset;
+  job.run = &Secondary::disk_done;
+  switch (job.message.cmd) {
+    case Command::kRead:
+      disk_.submit_read(job, at, Bytes(job.buffer, job.message.length));
+      break;
+    case Command::kCompare:
+      disk_.submit_read(job, at, Bytes(job.buffer, job.message.length));
+      break;
+    case Command::kDelete:
+      disk_.submit_discard(job, at, job.message.length);
+      break;
+    default:
+      disk_.submit_write(job, at, ConstBytes(job.buffer, job.message.length),
+                         job.message.has(kHasFua));
+      break;
+  }
+}
+
+void Secondary::disk_done(Completion& c) {
+  Job& job = static_cast<Job&>(c);
+  Secondary& self = *job.self;
+  --self.on_disk_;
+  const int rc = job.result;
+  self.release_range(job);
+  self.finish(job, -rc);
+}
+
+void Secondary::release_range(Job& job) {
+  for (RangeHold* hold = ranges_.release(job.range); hold != nullptr;) {
+    RangeHold* next = hold->next_granted;
+    run_on_disk(*static_cast<Job*>(hold->owner));
+    hold = next;
+  }
+}
+
+void Secondary::finish(Job& job, int error) {
+  if (error != 0) {
+    count_error(job.message.cmd);
+    logf(host_, LogLevel::kError, "Local request %u failed at %llu: %s.",
+         static_cast<unsigned>(job.message.cmd),
+         static_cast<unsigned long long>(job.message.offset), std::strerror(error));
+    if (job.changes) failed_disk_ = true;
+  }
+  ReplyMessage reply = ReplyMessage::done(job.message.seq, errno_to_wire(error));
+  if (error == 0 && job.message.cmd == Command::kRead) {
+    PayloadInfo info;
+    const ConstBytes payload = prepare_payload(config_.compression, config_.checksum,
+                                               ConstBytes(job.buffer, job.message.length),
+                                               std::span<std::byte, kHoleBytes>(job.hole), info);
+    job.final.payload = payload.data();
+    job.final.payload_bytes = static_cast<uint32_t>(payload.size());
+    reply = ReplyMessage::data(job.message.seq, info);
+  }
+  if (error == 0 && job.message.cmd == Command::kCompare) {
+    const std::array<std::byte, 32> own = sha256_of(ConstBytes(job.buffer, job.message.length));
+    const bool equal = std::memcmp(own.data(), job.message.payload.hash.data(), 32) == 0;
+    reply = ReplyMessage::comparison(job.message.seq, equal);
+  }
+  reply_final(job, reply);
+}
+
+/// Covers every earlier write: waits until none that arrived before is in hand.
+Task<void> Secondary::run_flush(Job& job) {
+  while (order_first_ != nullptr && order_first_->arrival < job.arrival) {
+    co_await order_waiters_.wait();
+  }
+  const int rc = co_await disk_.flush();
+  finish(job, -rc);
+}
+
+void Secondary::reply_final(Job& job, const ReplyMessage& reply) {
+  if (job.changes) {
+    (job.order_previous == nullptr ? order_first_ : job.order_previous->order_next) =
+        job.order_next;
+    (job.order_next == nullptr ? order_last_ : job.order_next->order_previous) = job.order_previous;
+    order_waiters_.wake_all();
+  }
+  if (reply.payload.size_bytes == 0) job.final.payload_bytes = 0;
+  job.final.head_bytes =
+      static_cast<uint32_t>(encode_reply(Bytes(job.final.head), config_.version, reply));
+  writer_.queue(job.final);
+}
+
+void Secondary::final_sent(Packet& packet, int) {
+  Job& job = *static_cast<Job*>(packet.owner);
+  job.done = true;
+  job.self->maybe_free(job);
+}
+
+void Secondary::received_sent(Packet& packet, int) {
+  Job& job = *static_cast<Job*>(packet.owner);
+  job.self->maybe_free(job);
+}
+
+void Secondary::maybe_free(Job& job) {
+  if (!job.done || job.received.queued || job.final.queued) return;
+  HAST_ASSERT(job.used);
+  job.used = false;
+  job.done = false;
+  job.next = free_;
+  free_ = &job;
+  ++free_count_;
+  free_waiters_.wake_all();
+}
+
+void Secondary::count_error(Command cmd) {
+  if (cmd == Command::kRead) ++counters_.read_errors;
+  if (cmd == Command::kWrite) ++counters_.write_errors;
+  if (cmd == Command::kDelete) ++counters_.delete_errors;
+  if (cmd == Command::kFlush) ++counters_.flush_errors;
+}
+
+EngineStats Secondary::stats() const {
+  EngineStats stats;
+  stats.complete = ready_ && !closed_;
+  stats.state = EngineState::kSecondary;
+  stats.has_peer = stats.complete;
+  stats.peer_is_ours = config_.extended;
+  stats.protocol_version = config_.version;
+  stats.counters = counters_;
+  stats.queue_local = on_disk_;
+  stats.queue_send = writer_.queued();
+  stats.queue_idle = free_count_;
+  stats.in_flight = kRequestsMax - free_count_;
+  if (map_ != nullptr) stats.extent_bytes = map_->extent_bytes();
+  return stats;
+}
+
+}  // namespace hast

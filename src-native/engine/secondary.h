@@ -1,0 +1,138 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "codec/activemap.h"
+#include "codec/rangelock.h"
+#include "engine/decision.h"
+#include "engine/deps.h"
+#include "engine/map_store.h"
+#include "engine/metadata_store.h"
+#include "engine/stats.h"
+#include "gate/provider.h"
+#include "wire/packet.h"
+
+namespace hast {
+
+struct SecondaryConfig {
+  std::string resource;
+  PrimaryFacts primary;  ///< from the second message
+  uint8_t version = 2;   ///< as negotiated
+  bool extended = false;
+  uint64_t epoch = 0;
+  uint32_t timeout_ms = 20000;
+  Checksum checksum = Checksum::kNone;
+  Compression compression = Compression::kHole;
+};
+
+/// How a secondary ended.
+struct SecondaryEnd {
+  int exit = 0;           ///< sysexits: 0 stopped, 66 component, 75 connection, 78 refused
+  const char* code = "";  ///< of base/error_codes.def; empty for an orderly end
+  char text[512] = {};
+};
+
+/// The secondary of one resource, for one connection of a primary: answers the second message,
+/// carries out requests, overlapping ones in the order of arrival, others in parallel. Loop thread
+/// only.
+class Secondary {
+ public:
+  /// `slab`: kRequestsMax buffers of kPeerRequestBytesMax, `stride` apart, aligned to 4096.
+  Secondary(Component& disk, EngineHost& host, SecondaryConfig config,
+            std::unique_ptr<Stream> requests, std::unique_ptr<Stream> replies, std::byte* slab,
+            std::size_t stride);
+  ~Secondary();
+
+  /// Runs until the connection ends or `stop`; then everything that was received is carried out and
+  /// flushed before it returns (rule 8).
+  Task<void> run(SecondaryEnd& end);
+  /// Stops reading; what was received is carried out.
+  void stop();
+  EngineStats stats() const;
+
+ private:
+  /// One request in hand. `first` and `final` are its replies.
+  struct Job : Completion {
+    Secondary* self = nullptr;
+    Job* next = nullptr;
+    Job* order_previous = nullptr;  // writes in hand, in order of arrival
+    Job* order_next = nullptr;
+    RequestMessage message;
+    std::byte* buffer = nullptr;
+    std::byte hole[4] = {};
+    RangeHold range;
+    Packet received;
+    Packet final;
+    uint64_t arrival = 0;
+    bool used = false;
+    bool changes = false;  // counted in the order list
+    bool done = false;     // the final reply is queued
+  };
+
+  Task<int> load(SecondaryEnd& end);
+  Task<int> set_up(SecondaryEnd& end);
+  Task<int> send_setup_reply(const Decision& decision, SecondaryEnd& end);
+  Task<int> adopt(const Decision& decision);
+  void refusal_text(const Decision& decision, char* out, std::size_t size) const;
+
+  Task<void> read_requests();
+  Task<int> handle(ConstBytes area);
+  Task<int> handle_data_request(const RequestMessage& message);
+  Task<int> handle_extension(const RequestMessage& message);
+  Task<int> take_payload(Job& job);
+  Task<int> before_first_request();
+  void start(Job& job);
+  void run_on_disk(Job& job);
+  Task<void> run_flush(Job& job);
+  static void disk_done(Completion& c);
+  void finish(Job& job, int error);
+  void reply_final(Job& job, const ReplyMessage& reply);
+  static void final_sent(Packet& packet, int result);
+  static void received_sent(Packet& packet, int result);
+  void maybe_free(Job& job);
+  void reject(const RequestMessage& message, int16_t wire_error);
+  Task<Job*> take_job();
+  void release_range(Job& job);
+  void count_error(Command cmd);
+  Task<int> update_metadata(void (*change)(Metadata&, Extra&));
+  Task<void> watch_silence();
+  Task<void> run_writer();
+  void close(const char* why);
+
+  Component& disk_;
+  EngineHost& host_;
+  SecondaryConfig config_;
+  std::unique_ptr<Stream> requests_;
+  std::unique_ptr<Stream> replies_;
+  PacketReader reader_;
+  PacketWriter writer_;
+  MetadataStore metadata_;
+  std::unique_ptr<Activemap> map_;
+  Scope scope_;
+  Scope jobs_scope_;
+  std::unique_ptr<MapStore> map_store_;
+  RangeLock ranges_;
+  std::unique_ptr<Job[]> jobs_;
+  Job* free_ = nullptr;
+  uint32_t free_count_ = kRequestsMax;
+  WaitList free_waiters_;
+  WaitList order_waiters_;
+  Job* order_first_ = nullptr;
+  Job* order_last_ = nullptr;
+  uint64_t arrivals_ = 0;
+  bool map_cleared_ = false;
+  bool closed_ = false;
+  bool failed_disk_ = false;
+  const char* why_ = "";
+  SleepTimer silence_;
+  std::unique_ptr<std::byte[]> staging_;
+  Packet setup_packet_;
+  Packet alive_;
+  EngineCounters counters_;
+  uint32_t on_disk_ = 0;
+  bool ready_ = false;
+};
+
+}  // namespace hast

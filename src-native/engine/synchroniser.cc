@@ -1,0 +1,241 @@
+#include "engine/synchroniser.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/assert.h"
+#include "engine/primary.h"
+
+namespace hast {
+
+namespace {
+constexpr uint64_t kSecond = 1000000;
+}  // namespace
+
+Task<void> Synchroniser::run(bool compare) {
+  while (!stopped_) {
+    const bool work = primary_.map_->sync_count() > 0;
+    const uint64_t began_us = Loop::current().now_us();
+    if (work) {
+      logf(primary_.host_, LogLevel::kInfo, "Synchronisation started. %llu bytes to go.",
+           static_cast<unsigned long long>(uint64_t{primary_.map_->sync_count()} *
+                                           primary_.map_->extent_bytes()));
+      primary_.host_.event(EventName::kSyncStart);
+    }
+    pass_bytes_ = 0;
+    const bool done = co_await pass(compare);
+    if (stopped_) {
+      if (work) primary_.host_.event(EventName::kSyncIntr);
+      break;
+    }
+    if (done && work) {
+      const uint64_t us = std::max<uint64_t>(1, Loop::current().now_us() - began_us);
+      logf(primary_.host_, LogLevel::kInfo,
+           "Synchronisation complete. %llu bytes in %llu ms (%llu bytes/s).",
+           static_cast<unsigned long long>(pass_bytes_), static_cast<unsigned long long>(us / 1000),
+           static_cast<unsigned long long>(pass_bytes_ * kSecond / us));
+      primary_.host_.event(EventName::kSyncDone);
+    }
+    if (done) {
+      compare = false;
+      while (!stopped_ && primary_.map_->sync_count() == 0) co_await wake_.wait();
+    }
+    // What failed is tried again, but not at once: the disk or the peer has just said no.
+    if (!stopped_) co_await retry_.sleep_us(kSecond);
+  }
+}
+
+/// One run over the sync set. True when it is empty, stored and counted.
+Task<bool> Synchroniser::pass(bool compare) {
+  failed_chunk_ = false;
+  uint32_t extent = 0;
+  while (!stopped_ && !failed_chunk_) {
+    extent = primary_.map_->next_sync(extent);
+    if (extent == Activemap::kNone) break;
+    ExtentCopy* copy = free_copy();
+    if (copy == nullptr) {
+      co_await wake_.wait();
+      continue;
+    }
+    *copy = ExtentCopy{};
+    copy->used = true;
+    copy->extent = extent;
+    const bool begun = co_await copy_extent(*copy, compare);
+    if (!begun) break;
+    ++extent;
+  }
+  co_await scope_.join();
+  if (stopped_ || failed_chunk_) co_return false;
+  const bool finished = co_await finish_pass();
+  co_return finished;
+}
+
+Synchroniser::ExtentCopy* Synchroniser::free_copy() {
+  for (ExtentCopy& copy : copies_) {
+    if (!copy.used) return &copy;
+  }
+  return nullptr;
+}
+
+uint32_t Synchroniser::chunks_allowed() const {
+  const bool users = Loop::current().now_us() - last_user_us_ < kUserQuietUs;
+  return users ? kChunksBesideUsers : kChunksMax;
+}
+
+/// Begins all chunks of an extent. False: stopped before all were begun.
+Task<bool> Synchroniser::copy_extent(ExtentCopy& copy, bool compare) {
+  Activemap& map = *primary_.map_;
+  const uint64_t begin = uint64_t{copy.extent} * map.extent_bytes();
+  const uint64_t end = std::min(begin + map.extent_bytes(), primary_.metadata_.metadata().datasize);
+  map.sync_begin(copy.extent);
+  for (uint64_t offset = begin; offset < end && !stopped_;) {
+    Slot* slot = chunks_ < chunks_allowed() ? primary_.pool_.acquire_for_sync() : nullptr;
+    if (slot == nullptr) {
+      co_await wake_.wait();
+      continue;
+    }
+    slot->offset = offset;
+    slot->length = std::min<uint64_t>(kRequestBytesMax, end - offset);
+    offset += slot->length;
+    ++chunks_;
+    ++copy.chunks_open;
+    if (offset >= end) copy.all_begun = true;
+    scope_.spawn(copy_chunk(*slot, copy, compare));
+  }
+  if (copy.all_begun) co_return true;
+  copy.ok = false;
+  copy.all_begun = true;
+  if (copy.chunks_open == 0) finish_chunk(copy, -ECANCELED, 0);
+  co_return false;
+}
+
+Task<void> Synchroniser::copy_chunk(Slot& slot, ExtentCopy& copy, bool compare) {
+  slot.engine_holds = true;
+  slot.local = slot.remote = Outcome::kNone;
+  slot.remote_done = nullptr;
+  co_await primary_.lock(slot, RangeMode::kExclusive);
+  int rc = -ECANCELED;
+  if (!stopped_) {
+    if (primary_.source_ == SyncSource::kSecondary) {
+      rc = co_await chunk_from_peer(slot);
+    } else {
+      rc = co_await chunk_to_peer(slot, compare);
+    }
+  }
+  primary_.unlock(slot);
+  const uint64_t bytes = slot.length;
+  slot.engine_holds = false;
+  primary_.pool_.release(slot);
+  --chunks_;
+  HAST_ASSERT(copy.chunks_open > 0);
+  --copy.chunks_open;
+  finish_chunk(copy, rc, bytes);
+}
+
+Task<int> Synchroniser::chunk_to_peer(Slot& slot, bool compare) {
+  const int read = co_await primary_.disk_.read(primary_.data_offset_ + slot.offset,
+                                                Bytes(slot.buffer, slot.length));
+  if (read != 0) {
+    ++primary_.counters_.read_errors;
+    co_return read;
+  }
+  if (compare && !stopped_ && primary_.attached()) {
+    Signal answered;
+    slot.op = RequestOp::kRead;
+    slot.remote_done = &answered;
+    slot.remote = Outcome::kPending;
+    slot.remote_equal = 0;
+    primary_.link_->send_compare(slot);
+    const int rc = co_await answered;
+    if (rc != 0) co_return rc;
+    if (slot.remote_equal == 1) co_return 0;
+  }
+  if (stopped_ || !primary_.attached()) co_return -ENOTCONN;
+  Signal stored;
+  slot.op = RequestOp::kWrite;
+  slot.mode = Replication::kFullsync;
+  slot.remote_done = &stored;
+  slot.remote = Outcome::kPending;
+  primary_.link_->send_write(slot, true);
+  // Wholly queued: overlapping user writes go behind it from here on (rule 3).
+  primary_.unlock(slot);
+  const int rc = co_await stored;
+  co_return rc;
+}
+
+Task<int> Synchroniser::chunk_from_peer(Slot& slot) {
+  if (!primary_.attached()) co_return -ENOTCONN;
+  slot.op = RequestOp::kRead;
+  const int rc = co_await primary_.read_remote(slot);
+  if (rc != 0) co_return rc;
+  if (stopped_) co_return -ECANCELED;  // a chunk of an old connection is dropped
+  const int written = co_await primary_.disk_.write(primary_.data_offset_ + slot.offset,
+                                                    ConstBytes(slot.buffer, slot.length), false);
+  if (written != 0) ++primary_.counters_.write_errors;
+  co_return written;
+}
+
+void Synchroniser::finish_chunk(ExtentCopy& copy, int rc, uint64_t bytes) {
+  if (rc != 0) {
+    copy.ok = false;
+    failed_chunk_ = true;
+    if (rc != -ECANCELED && rc != -ENOTCONN) {
+      logf(primary_.host_, LogLevel::kWarning,
+           "Copying extent %u failed (error %d); it stays marked and is tried again.", copy.extent,
+           -rc);
+    }
+  } else {
+    measure(bytes);
+  }
+  if (copy.all_begun && copy.chunks_open == 0) {
+    const uint8_t target = primary_.source_ == SyncSource::kSecondary ? kLocal : kRemote;
+    primary_.map_->sync_end(copy.extent, target, copy.ok);  // guard:sync-all-chunks
+    if (primary_.unflushed_since_us_ == 0) {
+      primary_.unflushed_since_us_ = Loop::current().now_us();
+    }
+    copy.used = false;
+  }
+  wake_.wake_all();
+}
+
+/// Target flushed, bits cleared durably, then counters (rule 10).
+Task<bool> Synchroniser::finish_pass() {
+  Primary& p = primary_;
+  const int flushed = co_await p.flush_covering();
+  if (flushed != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
+  if (p.local_detached_) co_return false;
+  const int stored = co_await p.map_store_->store_all();
+  if (stored != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
+  const int rc = co_await p.update_metadata([](Metadata& metadata, Extra& extra, Primary& self) {
+    metadata.localcnt = self.peer_remotecnt_;
+    metadata.remotecnt = self.peer_localcnt_;
+    extra.sync_target = false;
+    extra.local_stale = false;
+  });
+  if (rc != 0 || stopped_ || !p.attached()) co_return false;
+  p.source_ = SyncSource::kNone;
+  p.needs_peer_ = false;
+  if (p.link_->settings().extended) {
+    Signal done;
+    p.link_->ask_sync_done(done);
+    const int told = co_await done;
+    co_return told == 0;
+  }
+  co_return true;
+}
+
+void Synchroniser::measure(uint64_t bytes) {
+  EngineCounters& counters = primary_.counters_;
+  counters.sync_bytes_done += bytes;
+  pass_bytes_ += bytes;
+  const uint64_t now = Loop::current().now_us();
+  if (window_began_us_ == 0) window_began_us_ = now;
+  window_bytes_ += bytes;
+  const uint64_t us = now - window_began_us_;
+  if (us < kSecond / 4) return;
+  counters.sync_bytes_per_second = window_bytes_ * kSecond / us;
+  window_began_us_ = now;
+  window_bytes_ = 0;
+}
+
+}  // namespace hast
