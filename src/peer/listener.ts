@@ -52,7 +52,8 @@ export const LISTENER_LIMITS: ListenerLimits = {
   setupMs: 20_000,
   halfOpenMs: 20_000,
   goodbyeMs: 5000,
-  backlog: 8,
+  // The original has 8; a node with many resources would lose a second to each overflow.
+  backlog: 128,
 };
 const PENDING_BASE = 16;
 const PENDING_PER_RESOURCE = 4;

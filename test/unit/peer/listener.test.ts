@@ -1,0 +1,223 @@
+import { connect, type Socket } from 'node:net';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Logger } from '../../../src/log.ts';
+import { decodeNv, encodeMessage, type NvArea, type NvEntry } from '../../../src/nv.ts';
+import { PeerListener, type PeerPair, type PeerTable } from '../../../src/peer/listener.ts';
+import type { Role } from '../../../src/resource/role.ts';
+import { until, withDeadline } from '../../helper/deadline.ts';
+
+const listener = suite('listener');
+
+interface Bench {
+  readonly peers: PeerListener;
+  readonly pairs: PeerPair[];
+  readonly contacts: string[];
+  role: Role;
+  client(): Client;
+}
+
+/** One TCP client that keeps what it got. */
+class Client {
+  readonly socket: Socket;
+  got: Buffer = Buffer.alloc(0);
+  closed = false;
+
+  constructor(port: number) {
+    this.socket = connect(port, '127.0.0.1');
+    this.socket.on('data', (bytes) => {
+      this.got = Buffer.concat([this.got, bytes]);
+    });
+    this.socket.on('error', () => {});
+    this.socket.on('close', () => {
+      this.closed = true;
+    });
+  }
+
+  send(bytes: Buffer): this {
+    this.socket.write(bytes);
+    return this;
+  }
+
+  async answer(): Promise<NvArea> {
+    await until('an answer', 3000, () => this.got.length > 5);
+    return decodeNv(this.got.subarray(5));
+  }
+
+  closing(): Promise<void> {
+    return until('the end of the connection', 3000, () => this.closed);
+  }
+}
+
+function bench(
+  body: (bench: Bench) => Promise<void>,
+  { admitted = true, halfOpenMs = 500 }: { admitted?: boolean; halfOpenMs?: number } = {},
+): () => Promise<void> {
+  return withDeadline(15_000, async () => {
+    const pairs: PeerPair[] = [];
+    const contacts: string[] = [];
+    const clients: Client[] = [];
+    const state: { role: Role } = { role: 'secondary' };
+    const table: PeerTable = {
+      count: 1,
+      admitsAny: () => admitted,
+      find: (name) => (name === 'data' ? { role: state.role, admits: () => true } : undefined),
+      admit: (_name, pair) => pairs.push(pair),
+      contact: (name) => contacts.push(name),
+      unknown: () => {},
+    };
+    const limits = { setupMs: 500, halfOpenMs, goodbyeMs: 300, backlog: 128 };
+    const peers = new PeerListener(
+      table,
+      Logger.root(() => {}, 0),
+      limits,
+    );
+    const host = { kind: 'tcp', text: '', family: 'ipv4', host: '127.0.0.1', port: 0 } as const;
+    await peers.listen(host);
+    try {
+      await body({
+        peers,
+        pairs,
+        contacts,
+        get role() {
+          return state.role;
+        },
+        set role(role) {
+          state.role = role;
+        },
+        client: () => {
+          const client = new Client(peers.ports[0] ?? 0);
+          clients.push(client);
+          return client;
+        },
+      });
+    } finally {
+      peers.close();
+      for (const { socket } of clients) socket.destroy();
+    }
+  });
+}
+
+const RESOURCE: NvEntry = { name: 'resource', type: 'string', value: 'data' };
+const M1 = encodeMessage(1, [RESOURCE, { name: 'version', type: 'uint8', value: 2 }]);
+
+function m2(token: Uint8Array): Buffer {
+  return encodeMessage(2, [RESOURCE, { name: 'token', type: 'uint8_array', value: token }]);
+}
+
+async function tokenOf(client: Client): Promise<Uint8Array> {
+  const token = (await client.answer()).get('token', 'uint8_array');
+  assert.is(token?.length, 16);
+  return token ?? new Uint8Array();
+}
+
+listener(
+  'hands on a pair once its second message is good, the token being spent',
+  bench(async ({ client, pairs }) => {
+    const one = client().send(M1);
+    const token = await tokenOf(one);
+    const two = client().send(m2(token));
+    await until('a pair', 3000, () => pairs.length === 1);
+    assert.is(pairs[0]?.alive(), true);
+    const again = client().send(m2(token));
+    assert.is((await again.answer()).get('errmsg', 'string'), "Token doesn't match.");
+    await again.closing();
+    assert.equal([one.closed, two.closed, pairs.length], [false, false, 1]);
+  }),
+);
+
+listener(
+  'a first message touches nothing but the one that waits',
+  bench(async ({ client, pairs }) => {
+    const old = client().send(M1);
+    await tokenOf(old);
+    const fresh = client().send(M1);
+    const token = await tokenOf(fresh);
+    await old.closing();
+    client().send(m2(token));
+    await until('a pair', 3000, () => pairs.length === 1);
+  }),
+);
+
+listener(
+  'a silent, a slow and a half-open client are dropped in time',
+  bench(async ({ client }) => {
+    const silent = client();
+    const slow = client().send(M1.subarray(0, 7));
+    const half = client().send(M1);
+    await tokenOf(half);
+    await Promise.all([silent.closing(), slow.closing(), half.closing()]);
+  }),
+);
+
+listener(
+  'bytes that nobody asked for drop the connection',
+  bench(
+    async ({ client, pairs }) => {
+      await client()
+        .send(Buffer.concat([M1, Buffer.of(0)]))
+        .closing();
+      const half = client().send(M1);
+      await tokenOf(half);
+      await half.send(Buffer.of(1)).closing();
+      const one = client().send(M1);
+      const two = client().send(m2(await tokenOf(one)));
+      await until('a pair', 3000, () => pairs.length === 1);
+      two.send(Buffer.of(1));
+      await Promise.all([one.closing(), two.closing()]);
+      assert.is(pairs[0]?.alive(), false);
+    },
+    { halfOpenMs: 5000 },
+  ),
+);
+
+listener(
+  'a primary is told of by its role, and the contact is passed on',
+  bench(async (the) => {
+    the.role = 'primary';
+    const client = the.client().send(M1);
+    const answer = await client.answer();
+    const text = 'Remote node acts as primary for the resource and not as secondary.';
+    assert.is(answer.get('errmsg', 'string'), text);
+    assert.is(answer.get('wait', 'uint8'), 1);
+    assert.equal(the.contacts, ['data']);
+    await client.closing();
+  }),
+);
+
+listener(
+  'a refused pair is told on both connections',
+  bench(async ({ client, pairs }) => {
+    const one = client().send(M1);
+    const token = await tokenOf(one);
+    one.got = Buffer.alloc(0);
+    const two = client().send(m2(token));
+    await until('a pair', 3000, () => pairs.length === 1);
+    pairs[0]?.refuse('Busy.');
+    assert.is((await one.answer()).get('errmsg', 'string'), 'Busy.');
+    assert.is((await two.answer()).get('errmsg', 'string'), 'Busy.');
+    await Promise.all([one.closing(), two.closing()]);
+  }),
+);
+
+listener(
+  'a stranger is dropped before anything is read',
+  bench(
+    async ({ client }) => {
+      const stranger = client().send(M1);
+      await stranger.closing();
+      assert.is(stranger.got.length, 0);
+    },
+    { admitted: false },
+  ),
+);
+
+listener(
+  'one address cannot hold more than its share of connections',
+  bench(async ({ client }) => {
+    const many = Array.from({ length: 40 }, () => client());
+    await until('some to be dropped', 400, () => many.some(({ closed }) => closed));
+  }),
+);
+
+listener.run();

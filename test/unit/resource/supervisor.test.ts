@@ -1,0 +1,407 @@
+import { existsSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Resource } from '../../../src/config/config.ts';
+import { HastError } from '../../../src/error.ts';
+import { Logger } from '../../../src/log.ts';
+import { DeviceClaims } from '../../../src/resource/component.ts';
+import { workerLauncher } from '../../../src/resource/process.ts';
+import { type Newcomer, Supervisor } from '../../../src/resource/supervisor.ts';
+import { until, withDeadline } from '../../helper/deadline.ts';
+import { type FakeHost, makeFakeHost, writeComponent } from '../../helper/fake-host.ts';
+import { inTempdir } from '../../helper/tempdir.ts';
+
+const supervisor = suite('supervisor');
+const ENTRY = fileURLToPath(new URL('../../helper/fake-worker.ts', import.meta.url));
+
+interface Bench {
+  readonly subject: Supervisor;
+  readonly host: FakeHost;
+  readonly directory: string;
+  readonly lines: string[];
+  readonly hooks: string[];
+  readonly events: string[];
+  role(role: 'init' | 'primary' | 'secondary', options?: Options): Promise<readonly string[]>;
+  another(name: string, local: string): Supervisor;
+  newcomer(): Promise<Fake>;
+}
+interface Options {
+  readonly force?: boolean;
+  readonly ifUnused?: boolean;
+}
+interface Fake extends Newcomer {
+  readonly refused: string[];
+  readonly far: readonly Socket[];
+}
+
+function resourceOf(directory: string, more: Partial<Resource>): Resource {
+  return {
+    name: 'data',
+    provname: 'data',
+    node: 'a',
+    local: `${directory}/disk`,
+    remote: 'none',
+    source: null,
+    replication: 'memsync',
+    checksum: 'none',
+    compression: 'hole',
+    timeoutSeconds: 2,
+    exec: '/bin/true',
+    metaflush: true,
+    export: { kind: 'uds', text: 'x', path: `${directory}/run/data.nbd` },
+    exportInsecure: false,
+    exportOwner: null,
+    device: 'none',
+    devdir: directory,
+    start: 'init',
+    demotion: 'force',
+    events: 'plain',
+    secret: null,
+    sectorSize: null,
+    position: { file: 'hast.conf', line: 1, column: 1 },
+    ...more,
+  };
+}
+
+/** Two connections of a primary, as the listener would hand them over. */
+async function makePair(): Promise<Fake> {
+  const near: Socket[] = [];
+  const server = createServer((socket) => near.push(socket));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  const far = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')];
+  for (const socket of far) socket.on('error', () => {}).resume();
+  await until('two connections', 3000, () => near.length === 2);
+  server.close();
+  const [requests, replies] = near;
+  if (requests === undefined || replies === undefined) throw new Error('no connections');
+  const refused: string[] = [];
+  const release = (): void => {
+    for (const socket of near) socket.destroy();
+  };
+  return {
+    requests,
+    replies,
+    far,
+    refused,
+    release,
+    hello: {
+      version: 2,
+      resuid: 2n ** 63n,
+      localcnt: 0n,
+      remotecnt: 0n,
+      virgin: false,
+      extended: false,
+      epoch: 0n,
+      bootid: 0n,
+    },
+    alive: () => near.every(({ destroyed }) => !destroyed),
+    refuse: (text) => {
+      refused.push(text);
+      release();
+    },
+  };
+}
+
+function bench(
+  fake: string,
+  body: (bench: Bench) => Promise<void>,
+  more: Partial<Resource> = {},
+): () => Promise<void> {
+  return withDeadline(60_000, () =>
+    inTempdir(async (directory) => {
+      process.env.HASTD_FAKE = fake;
+      const lines: string[] = [];
+      const hooks: string[] = [];
+      const events: string[] = [];
+      const fakes: Fake[] = [];
+      const host = makeFakeHost();
+      writeComponent(`${directory}/disk`, 'data');
+      const deps = {
+        host,
+        claims: new DeviceClaims(),
+        log: Logger.root(({ level, text }) => lines.push(`${level} ${text}`), 0),
+        launch: workerLauncher({
+          entry: ENTRY,
+          user: null,
+          host: { setIoFlusher: () => true },
+          once: () => {},
+        }),
+        startHook: (_path: string, args: readonly string[]) => {
+          hooks.push(args.join(' '));
+          return { ended: Promise.resolve(null) };
+        },
+        dropPeer: () => events.push('drop-peer'),
+        resolve: () => Promise.resolve({ peers: [], source: null }),
+        emit: (_resource: string, event: string) => events.push(event),
+        startMs: 4000,
+      };
+      const subject = new Supervisor(resourceOf(directory, more), deps);
+      const others: Supervisor[] = [];
+      try {
+        await body({
+          subject,
+          host,
+          directory,
+          lines,
+          hooks,
+          events,
+          role: async (role, { force = false, ifUnused = false } = {}) =>
+            (await subject.changeRole({ role, force, ifUnused })).notices,
+          another: (name, local) => {
+            const other = new Supervisor(resourceOf(directory, { name, local }), deps);
+            others.push(other);
+            return other;
+          },
+          newcomer: async () => {
+            const pair = await makePair();
+            fakes.push(pair);
+            return pair;
+          },
+        });
+      } finally {
+        delete process.env.HASTD_FAKE;
+        await Promise.all([subject, ...others].map((one) => one.close()));
+        for (const { far, release } of fakes) {
+          release();
+          for (const socket of far) socket.destroy();
+        }
+        host.dispose();
+      }
+    }),
+  );
+}
+
+async function failure(work: Promise<unknown>): Promise<HastError> {
+  try {
+    await work;
+  } catch (error) {
+    assert.instance(error, HastError);
+    return error as HastError;
+  }
+  throw new Error('it was expected to fail');
+}
+
+supervisor(
+  'a primary is answered when it serves, shown by its title, and given back',
+  bench('', async ({ subject, host, directory, lines, hooks, role }) => {
+    const notices = await role('primary');
+    assert.equal(notices, ['no peer in this test']);
+    assert.is(subject.role, 'primary');
+    assert.ok(lines.includes('info fake engine as primary: file socket -'), lines.join('\n'));
+    assert.ok(existsSync(`${directory}/run/data.nbd`));
+    assert.is(host.open.size, 0, 'the parent has closed its copies');
+    const status = await subject.status();
+    assert.is(status.worker?.pid, subject.workerPid);
+    assert.is(status.worker?.writes, 2);
+    await role('init');
+    assert.is(subject.workerPid, 0);
+    assert.not(existsSync(`${directory}/run/data.nbd`));
+    await until('all hooks', 3000, () => hooks.length === 3);
+    assert.equal(hooks, ['role data init primary', 'connect data', 'role data primary init']);
+  }),
+);
+
+supervisor(
+  'a refusal leaves the role, tells why and exits 5',
+  bench('refuse', async ({ subject, role }) => {
+    const { code, exit, message } = await failure(role('primary'));
+    assert.equal([code, exit, message], ['ROLE_REFUSED', 5, 'data: the peer is primary']);
+    const { role: now, lastError } = await subject.status();
+    assert.is(now, 'init');
+    assert.is(lastError?.message, 'the peer is primary');
+  }),
+);
+
+supervisor(
+  'a failure is answered with exit 6 and kept until the next role',
+  bench('fail', async ({ subject, role }) => {
+    const { code, exit } = await failure(role('primary'));
+    assert.equal([code, exit], ['ROLE_FAILED', 6]);
+    assert.equal((await subject.status()).lastError, {
+      code: 'META_UNREADABLE',
+      message: 'no metadata',
+      exit: 66,
+    });
+    await role('secondary');
+    assert.is((await subject.status()).lastError, null);
+  }),
+);
+
+supervisor(
+  'a start that never becomes ready is given up',
+  bench('never-ready', async ({ subject, role }) => {
+    assert.is((await failure(role('primary'))).code, 'ROLE_FAILED');
+    await until('the old role', 10_000, () => subject.state.phase === 'init');
+  }),
+);
+
+supervisor(
+  'a crashed worker is started again with the same role',
+  bench('', async ({ subject, role, lines }) => {
+    await role('primary');
+    const before = subject.workerPid;
+    process.kill(before, 'SIGKILL');
+    await until('another worker that serves', 10_000, () => {
+      const { phase } = subject.state;
+      return phase === 'primary' && subject.workerPid !== before;
+    });
+    assert.ok(lines.some((line) => line.includes('signal SIGKILL')));
+    assert.is(subject.role, 'primary');
+  }),
+);
+
+supervisor(
+  'crashes in a row back off and can be left',
+  bench('crash-late', async ({ subject, role }) => {
+    await role('primary');
+    await until('a pause', 20_000, () => {
+      const { state } = subject;
+      return state.phase === 'backoff' && state.crashes >= 2;
+    });
+    await role('init');
+    assert.is(subject.role, 'init');
+  }),
+);
+
+supervisor(
+  'a stubborn worker is killed in the end',
+  bench(
+    'stubborn',
+    async ({ subject, role }) => {
+      await role('primary');
+      const pid = subject.workerPid;
+      const began = performance.now();
+      const change = role('init');
+      process.kill(pid, 'SIGKILL'); // what the escalation does after its deadlines
+      await change;
+      assert.ok(performance.now() - began < 5000);
+      assert.is(subject.role, 'init');
+    },
+    { timeoutSeconds: 1 },
+  ),
+);
+
+supervisor(
+  'secondary looks at the component first',
+  bench('', async ({ subject, directory, role, host, another }) => {
+    writeComponent(`${directory}/disk`, 'other');
+    const wrong = await failure(role('secondary'));
+    assert.match(wrong.message, 'holds the metadata of resource other');
+    assert.is(wrong.hint, 'hastctl create data');
+    writeComponent(`${directory}/disk`, 'data');
+    host.locked.add(`${directory}/disk`);
+    setTimeout(() => host.locked.clear(), 200);
+    await role('secondary');
+    assert.is(subject.role, 'secondary');
+    assert.is(host.open.size, 0);
+    writeComponent(`${directory}/disk.link`, 'twin');
+    const twin = another('twin', `${directory}/disk.link`);
+    const request = { role: 'secondary', force: false, ifUnused: false } as const;
+    assert.match((await failure(twin.changeRole(request))).message, 'resource data uses');
+  }),
+);
+
+supervisor(
+  'a component that stays locked is an error after half the timeout',
+  bench('', async ({ directory, role, host }) => {
+    host.locked.add(`${directory}/disk`);
+    const began = performance.now();
+    const { message } = await failure(role('primary'));
+    assert.match(message, 'the lock is held by another process');
+    assert.ok(performance.now() - began >= 1000);
+  }),
+);
+
+supervisor(
+  'a pair of connections gets a worker, the newest one the place of the one before',
+  bench('drain=300', async ({ subject, role, newcomer, lines }) => {
+    await role('secondary');
+    const first = await newcomer();
+    subject.admit(first);
+    await until('a worker', 10_000, () => lines.some((line) => line.includes('resuid')));
+    assert.ok(lines.includes('info fake engine as secondary: file socket socket'));
+    assert.ok(lines.includes(`info resuid ${2n ** 63n}`));
+    assert.is(first.alive(), false, 'the parent has closed its copies');
+    assert.is(
+      first.far.some(({ destroyed }) => destroyed),
+      false,
+      'and the connections live on',
+    );
+    const old = subject.workerPid;
+    const open = await failure(role('primary'));
+    assert.is(open.code, 'ROLE_REFUSED');
+    const second = await newcomer();
+    subject.admit(second);
+    await until('the next worker', 10_000, () => ![0, old].includes(subject.workerPid));
+    assert.equal(second.refused, []);
+    await until('the end of the first pair', 3000, () =>
+      first.far.every(({ destroyed }) => destroyed),
+    );
+  }),
+);
+
+supervisor(
+  'a newcomer is refused when the old session does not end in time',
+  bench('stubborn', async ({ subject, role, newcomer, lines }) => {
+    await role('secondary');
+    subject.admit(await newcomer());
+    await until('a worker', 10_000, () => lines.some((line) => line.includes('resuid')));
+    const pid = subject.workerPid;
+    const second = await newcomer();
+    subject.admit(second);
+    await until('a refusal', 5000, () => second.refused.length === 1);
+    assert.is(subject.workerPid, pid);
+    process.kill(pid, 'SIGKILL');
+    await until('its end', 5000, () => subject.state.phase === 'secondary');
+  }),
+);
+
+supervisor(
+  'nobody is admitted by another role',
+  bench('', async ({ subject, newcomer }) => {
+    const pair = await newcomer();
+    subject.admit(pair);
+    assert.is(pair.refused.length, 1);
+  }),
+);
+
+supervisor(
+  'if-unused refuses while a client has the provider open, and names it',
+  bench('clients', async ({ subject, role }) => {
+    await role('primary');
+    const { code, message } = await failure(role('init', { ifUnused: true }));
+    assert.is(code, 'ROLE_REFUSED');
+    assert.match(message, 'pid 4711 (fio)');
+    assert.is(subject.role, 'primary');
+    await role('init');
+  }),
+);
+
+supervisor(
+  'demotion refuse does so by itself, and -f overrules it',
+  bench(
+    'clients',
+    async ({ role }) => {
+      await role('primary');
+      assert.is((await failure(role('secondary'))).code, 'ROLE_REFUSED');
+      await role('secondary', { force: true });
+    },
+    { demotion: 'refuse' },
+  ),
+);
+
+supervisor(
+  'a worker that does not answer costs status its numbers, nothing more',
+  bench('mute', async ({ subject, role }) => {
+    await role('primary');
+    const status = await subject.status();
+    assert.is(status.worker, null);
+    assert.is(status.role, 'primary');
+    assert.ok(status.notes.some((note) => note.includes('does not answer')));
+  }),
+);
+
+supervisor.run();
