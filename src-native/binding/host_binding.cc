@@ -133,7 +133,7 @@ void open_component(const std::string& path, bool write, bool lock, Opened& out)
   }
   const bool block = S_ISBLK(before.st_mode);
   if (!block && !S_ISREG(before.st_mode)) {
-    errno = S_ISDIR(before.st_mode) ? EISDIR : ENOTBLK;
+    errno = S_ISDIR(before.st_mode) ? EISDIR : EINVAL;
     out.failed = "open";
     return;
   }

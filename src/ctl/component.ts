@@ -32,7 +32,7 @@ export function cannotOpen(path: string, error: unknown): HastError {
   return new HastError('DISK_OPEN', {
     message: `the local component cannot be opened: ${(error as Error).message}`,
     hint:
-      why === 'ENOTBLK' || why === 'EISDIR'
+      why === 'EINVAL' || why === 'EISDIR'
         ? `${path} must be a block device or a regular file`
         : undefined,
     cause: error,

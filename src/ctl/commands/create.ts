@@ -181,21 +181,32 @@ function planned(command: CreateCommand, resource: Resource, component: Componen
 }
 
 /**
+ * Zeroes from behind the block to `end`. Where direct I/O asks for more than a sector, the bytes
+ * behind `end` in its last unit are written back as they are.
+ */
+function writeZeros(component: ComponentInfo, end: number): void {
+  const { fd, granuleBytes } = component;
+  const whole = Math.ceil(end / granuleBytes) * granuleBytes;
+  const rest = readArea(component, end, whole - end);
+  for (let at = LIMITS.metadataBytes; at < end; at += WRITE_BYTES) {
+    const zeros = Buffer.alloc(Math.min(WRITE_BYTES, end - at));
+    const last = at + zeros.length === end;
+    native.host.writeAt(fd, BigInt(at), last ? Buffer.concat([zeros, rest]) : zeros);
+  }
+}
+
+/**
  * Without metadata first, so that whatever a power cut leaves is either the old component's lack
  * of any or the new one complete, never new metadata with somebody's bytes as its map.
  */
-function write(fd: number, { block, layout }: Plan): void {
+function write(component: ComponentInfo, { block, layout }: Plan): void {
   const { host } = native;
-  host.writeAt(fd, 0n, Buffer.alloc(LIMITS.metadataBytes));
-  host.flush(fd);
-  const zeros = Buffer.alloc(WRITE_BYTES);
-  const end = Number(layout.offset);
-  for (let at = LIMITS.metadataBytes; at < end; at += WRITE_BYTES) {
-    host.writeAt(fd, BigInt(at), zeros.subarray(0, Math.min(WRITE_BYTES, end - at)));
-  }
-  host.flush(fd);
-  host.writeAt(fd, 0n, block);
-  host.flush(fd);
+  host.writeAt(component.fd, 0n, Buffer.alloc(LIMITS.metadataBytes));
+  host.flush(component.fd);
+  writeZeros(component, Number(layout.offset));
+  host.flush(component.fd);
+  host.writeAt(component.fd, 0n, block);
+  host.flush(component.fd);
 }
 
 async function createOne(name: string, command: CreateCommand, context: Context): Promise<void> {
@@ -207,7 +218,7 @@ async function createOne(name: string, command: CreateCommand, context: Context)
       const plan = planned(command, resource, component);
       refuseOverData(resource, lookAt(component, resource), command.force, context);
       try {
-        write(component.fd, plan);
+        write(component, plan);
       } catch (error) {
         throw new HastError('META_WRITE', {
           message: `${resource.local} cannot be written: ${(error as Error).message}`,
