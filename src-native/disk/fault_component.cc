@@ -294,7 +294,7 @@ void FaultComponent::fail(Operation& operation) {
   if (operation.kind == kFlush) disk_.forget_some(operation.flush_sequence, random_);
 }
 
-void FaultComponent::power_cut(uint64_t seed) {
+void FaultComponent::crash() {
   HAST_ASSERT(powered_);
   for (const std::unique_ptr<Operation>& operation : outstanding_) {
     if (operation->kind == kWrite || operation->kind == kDiscard) {
@@ -302,8 +302,12 @@ void FaultComponent::power_cut(uint64_t seed) {
     }
   }
   powered_ = false;
-  disk_.power_cut(seed);
   release();
+}
+
+void FaultComponent::power_cut(uint64_t seed) {
+  crash();
+  disk_.power_cut(seed);
 }
 
 }  // namespace hast

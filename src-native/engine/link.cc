@@ -153,6 +153,7 @@ void Link::send_compare(Slot& slot) {
 
 void Link::tell_map_stored(uint64_t dirty_bytes) {
   HAST_ASSERT(settings_.extended);
+  if (failed_ || map_stored_.queued) return;
   map_stored_.head_bytes = static_cast<uint32_t>(
       encode_request(Bytes(map_stored_.head, kPacketHeadBytesMax), settings_.version,
                      RequestMessage::map_stored(settings_.epoch, dirty_bytes)));

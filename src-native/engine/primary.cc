@@ -398,7 +398,11 @@ EngineStats Primary::stats() const {
   if (map_ == nullptr) return stats;
   stats.extent_bytes = map_->extent_bytes();
   stats.keepdirty = metadata_.metadata().keepdirty;
-  stats.dirty_bytes = uint64_t{map_->dirty_count()} * map_->extent_bytes();
+  // Until both nodes know that a pass has ended, it has not: `dirty: 0` must mean safe to fail
+  // over.
+  const bool passing = attached() && source_ != SyncSource::kNone;
+  stats.dirty_bytes =
+      uint64_t{std::max(map_->dirty_count(), passing ? 1u : 0u)} * map_->extent_bytes();
   stats.sync_bytes_left = uint64_t{map_->sync_count()} * map_->extent_bytes();
   stats.activemap_updates = map_store_->updates();
   stats.counters.write_errors += map_store_->write_errors();
@@ -408,13 +412,13 @@ EngineStats Primary::stats() const {
     stats.protocol_version = link_->settings().version;
     stats.queue_send = link_->queued();
     stats.queue_recv = link_->outstanding_count();
-    stats.sync_source = map_->sync_count() > 0 ? static_cast<uint8_t>(source_) : 0;
+    stats.sync_source = static_cast<uint8_t>(source_);
   }
-  stats.state = stopping_                ? EngineState::kStopping
-                : !started_              ? EngineState::kConnecting
-                : !attached()            ? EngineState::kDegraded
-                : map_->sync_count() > 0 ? EngineState::kSyncing
-                                         : EngineState::kInSync;
+  stats.state = stopping_                           ? EngineState::kStopping
+                : !started_                         ? EngineState::kConnecting
+                : !attached()                       ? EngineState::kDegraded
+                : map_->sync_count() > 0 || passing ? EngineState::kSyncing
+                                                    : EngineState::kInSync;
   std::snprintf(stats.reason, sizeof stats.reason, "%s", attached() ? "" : last_attempt_);
   return stats;
 }

@@ -13,6 +13,7 @@ constexpr uint64_t kSecond = 1000000;
 }  // namespace
 
 Task<void> Synchroniser::run(bool compare) {
+  bool repeated = false;  // an earlier pass over this link has finished
   while (!stopped_) {
     const bool work = primary_.map_->sync_count() > 0;
     const uint64_t began_us = Loop::current().now_us();
@@ -23,6 +24,12 @@ Task<void> Synchroniser::run(bool compare) {
       primary_.host_.event(EventName::kSyncStart);
     }
     pass_bytes_ = 0;
+    if (work && repeated && primary_.attached() && primary_.link_->settings().extended) {
+      // What the peer missed makes it a target again (rule 16).
+      primary_.source_ = SyncSource::kPrimary;
+      primary_.link_->tell_map_stored(uint64_t{primary_.map_->sync_count()} *
+                                      primary_.map_->extent_bytes());
+    }
     const bool done = co_await pass(compare);
     if (stopped_) {
       if (work) primary_.host_.event(EventName::kSyncIntr);
@@ -36,6 +43,7 @@ Task<void> Synchroniser::run(bool compare) {
            static_cast<unsigned long long>(pass_bytes_ * kSecond / us));
       primary_.host_.event(EventName::kSyncDone);
     }
+    repeated = repeated || done;
     if (done) {
       compare = false;
       while (!stopped_ && primary_.map_->sync_count() == 0) co_await wake_.wait();
@@ -213,14 +221,14 @@ Task<bool> Synchroniser::finish_pass() {
     extra.local_stale = false;
   });
   if (rc != 0 || stopped_ || !p.attached()) co_return false;
-  p.source_ = SyncSource::kNone;
   p.needs_peer_ = false;
   if (p.link_->settings().extended) {
     Signal done;
     p.link_->ask_sync_done(done);
     const int told = co_await done;
-    co_return told == 0;
+    if (told != 0 || stopped_) co_return false;
   }
+  p.source_ = SyncSource::kNone;
   co_return true;
 }
 

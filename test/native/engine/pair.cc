@@ -1,0 +1,452 @@
+#include "engine/pair.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "codec/layout.h"
+#include "harness.h"
+
+namespace hast::test {
+
+namespace {
+
+constexpr const char* kResource = "data";
+constexpr uint32_t kLink = 1;
+
+class PipeDialer final : public Dialer {
+ public:
+  PipeDialer(Pair& pair, std::string address, int side)
+      : pair_(pair), address_(std::move(address)), side_(side) {}
+  bool has_peer() const override { return true; }
+  Task<int> dial(std::unique_ptr<Stream>& out, uint32_t timeout_ms) override {
+    if (pair_.link_down() || dead) co_return -ECONNREFUSED;
+    const int rc =
+        co_await pair_.network.connect(address_, kLink, uint64_t{timeout_ms} * 1000, out);
+    co_return rc;
+  }
+  bool dead = false;
+
+ private:
+  Pair& pair_;
+  std::string address_;
+  int side_;
+};
+
+Task<int> read_area(PacketReader& reader, ConstBytes& area) {
+  for (;;) {
+    const PacketReader::Head head = reader.head(area);
+    if (head == PacketReader::Head::kReady) co_return 0;
+    if (head != PacketReader::Head::kIncomplete) co_return -EBADMSG;
+    const int rc = co_await reader.receive_more();
+    if (rc != 0) co_return rc;
+  }
+}
+
+}  // namespace
+
+std::vector<std::byte> pattern(uint64_t seed, std::size_t size) {
+  std::vector<std::byte> bytes(size);
+  Random random(seed);
+  for (std::size_t i = 0; i < size; i += 8) {
+    const uint64_t word = random.next();
+    std::memcpy(bytes.data() + i, &word, std::min<std::size_t>(8, size - i));
+  }
+  return bytes;
+}
+
+void TestHost::log(LogLevel level, std::string_view text) {
+  if (node != nullptr) node->log_.emplace_back(text);
+  static const bool loud = std::getenv("HAST_TEST_LOG") != nullptr;
+  if (loud) {
+    std::fprintf(stderr, "%10.3f node %d [%d] %.*s\n",
+                 static_cast<double>(node->pair_.loop.now_us()) / 1e6, node->index_,
+                 static_cast<int>(level), static_cast<int>(text.size()), text.data());
+  }
+}
+
+// --- node
+// -----------------------------------------------------------------------------------------
+
+Node::Node(Pair& pair, int index)
+    : pair_(pair), index_(index), address_(index == 0 ? "a" : "b"), disk_(pair.options.disk_bytes) {
+  listener_ = pair_.network.listen(address_);
+  create();
+  pair_.scope.spawn(accept_peers());
+}
+
+void Node::create() {
+  LayoutRequest request;
+  request.provider_bytes = disk_.size_bytes();
+  request.extent_bytes = pair_.options.extent_bytes;
+  request.keepdirty = pair_.options.keepdirty;
+  const Result<Layout> layout = plan_layout(request);
+  HAST_ASSERT(layout.has_value());
+  const MetadataBlock block = MetadataBlock::create(initial_metadata(kResource, *layout));
+  std::vector<std::byte> zero(layout->map_bytes);
+  disk_.set(0, block.bytes());
+  disk_.set(kMetadataBytes, zero);
+}
+
+Metadata Node::metadata() const {
+  const Result<MetadataBlock> block = MetadataBlock::decode(disk_.current().first(kMetadataBytes));
+  HAST_ASSERT(block.has_value());
+  return block->metadata();
+}
+
+Extra Node::extra() const {
+  const Result<MetadataBlock> block = MetadataBlock::decode(disk_.current().first(kMetadataBytes));
+  HAST_ASSERT(block.has_value());
+  return block->extra();
+}
+
+ConstBytes Node::data() const {
+  const Metadata m = metadata();
+  return disk_.current().subspan(m.offset, m.datasize);
+}
+
+std::vector<std::byte> Node::map() const {
+  const Metadata m = metadata();
+  const uint64_t bytes = map_bytes_for(m.datasize, m.extentsize, disk_.sector_bytes());
+  const ConstBytes at = disk_.current().subspan(kMetadataBytes, bytes);
+  return {at.begin(), at.end()};
+}
+
+bool Node::logged(std::string_view part) const {
+  return std::any_of(log_.begin(), log_.end(), [part](const std::string& line) {
+    return line.find(part) != std::string::npos;
+  });
+}
+
+void Node::begin_life() {
+  life_ = std::make_unique<Life>();
+  Life& life = *life_;
+  life.disk = std::make_unique<FaultComponent>(pair_.loop, disk_, pair_.random.next());
+  life.dialer = std::make_unique<PipeDialer>(pair_, index_ == 0 ? "b" : "a", 0);
+  life.host.node = this;
+  life.host.random_source = Random(pair_.random.next());
+}
+
+void Node::end_life() {
+  if (life_ != nullptr) dead_.push_back(std::move(life_));
+}
+
+void Node::become_primary(bool force) {
+  become_init();
+  role_ = NodeRole::kPrimary;
+  begin_life();
+  Life& life = *life_;
+  life.slab_memory.reset(new std::byte[std::size_t{kRequestsMax} * kRequestBytesMax]);
+  PrimaryConfig config;
+  config.resource = kResource;
+  config.force = force;
+  config.settings.replication = pair_.options.replication;
+  config.settings.checksum = pair_.options.checksum;
+  config.settings.timeout_ms = pair_.options.timeout_ms;
+  life.primary = std::make_unique<Primary>(*life.disk, *life.dialer, life.host, config,
+                                           life.slab_memory.get(), kRequestBytesMax);
+  life.scope.spawn(run_primary(life));
+}
+
+Task<void> Node::run_primary(Life& life) {
+  life.serving = co_await life.primary->start(life.failure);
+  life.started = true;
+  if (!life.serving) {
+    life.primary->stop_admission();
+    co_await life.primary->drain();
+    life.ended = true;
+    if (life_.get() == &life) role_ = NodeRole::kInit;
+  }
+}
+
+Task<void> Node::stop_primary(Life& life) {
+  life.primary->stop_admission();
+  while (!life.started) {
+    SleepTimer pause;
+    co_await pause.sleep_us(1000);
+  }
+  if (life.serving) co_await life.primary->drain();
+  life.serving = false;
+  life.ended = true;
+}
+
+void Node::become_secondary() {
+  become_init();
+  role_ = NodeRole::kSecondary;
+}
+
+void Node::become_init() {
+  if (life_ != nullptr && life_->primary != nullptr && !life_->ended) {
+    Life& life = *life_;
+    life.scope.spawn(stop_primary(life));
+    pair_.loop.run_until([&life] { return life.ended; }, 120'000'000);
+    CHECK(life.ended);
+  }
+  if (life_ != nullptr && life_->secondary != nullptr && !life_->ended) {
+    Life& life = *life_;
+    life.secondary->stop();
+    pair_.loop.run_until([&life] { return life.ended; }, 120'000'000);
+    CHECK(life.ended);
+  }
+  role_ = NodeRole::kInit;
+  half_open_.reset();
+  token_valid_ = false;
+  end_life();
+}
+
+void Node::kill_life(bool lose_power, uint64_t seed) {
+  role_ = NodeRole::kInit;
+  half_open_.reset();
+  token_valid_ = false;
+  pair_.network.cut(kLink);
+  if (life_ != nullptr) {
+    static_cast<PipeDialer&>(*life_->dialer).dead = true;
+    if (lose_power) {
+      life_->disk->power_cut(seed);
+    } else {
+      life_->disk->crash();
+    }
+    Life& life = *life_;
+    if (life.primary != nullptr && !life.ended) life.scope.spawn(stop_primary(life));
+    if (life.secondary != nullptr && !life.ended) life.secondary->stop();
+    end_life();
+  } else if (lose_power) {
+    disk_.power_cut(seed);
+  }
+}
+
+void Node::crash() { kill_life(false, pair_.random.next()); }
+void Node::power_cut(uint64_t seed) { kill_life(true, seed); }
+
+// --- the supervisor's part of the set-up
+// ----------------------------------------------------------
+
+Task<void> Node::accept_peers() {
+  for (;;) {
+    std::unique_ptr<Stream> stream;
+    const int rc = co_await listener_->accept(stream);
+    if (rc != 0) co_return;
+    pair_.scope.spawn(handshake(std::move(stream)));
+  }
+}
+
+Task<void> Node::refuse(std::unique_ptr<Stream> stream, std::string text, bool wait) {
+  std::byte out[512];
+  FirstReply reply;
+  reply.errmsg = text;
+  reply.wait = wait;
+  iovec part{out, encode_first_reply(Bytes(out), 2, reply)};
+  co_await send_all(*stream, std::span<iovec>(&part, 1));
+  stream->shut_down();
+}
+
+Task<void> Node::handshake(std::unique_ptr<Stream> stream) {
+  PacketReader reader(*stream);
+  ConstBytes area;
+  const int rc = co_await read_area(reader, area);
+  if (rc != 0) co_return;
+  const Result<bool> second = is_second_request(area);
+  if (!second) co_return;
+  if (role_ != NodeRole::kSecondary) {
+    const bool primary = role_ == NodeRole::kPrimary;
+    co_await refuse(std::move(stream),
+                    std::string("Remote node acts as ") + (primary ? "primary" : "init") +
+                        " for the resource and not as secondary.",
+                    primary);
+    co_return;
+  }
+  if (*second) {
+    const Result<SecondRequest> message = decode_second_request(area);
+    if (!message) co_return;
+    co_await second_message(std::move(stream), *message);
+  } else {
+    const Result<FirstRequest> message = decode_first_request(area);
+    if (!message) co_return;
+    FirstReply reply;
+    reply.version = std::min(pair_.options.version, message->version);
+    half_version_ = reply.version;
+    half_extended_ = !pair_.options.original_peer && message->ext == kExtExtended;
+    if (half_extended_) reply.ext = kExtExtended;
+    for (std::byte& byte : token_) byte = static_cast<std::byte>(pair_.random.next());
+    token_valid_ = true;
+    reply.token = token_;
+    std::byte out[512];
+    iovec part{out, encode_first_reply(Bytes(out), reply.version, reply)};
+    half_open_ = std::move(stream);
+    Stream* const answering = half_open_.get();
+    std::unique_ptr<Stream> keep;
+    const int sent = co_await send_all(*answering, std::span<iovec>(&part, 1));
+    if (sent != 0 && half_open_.get() == answering) half_open_.reset();
+  }
+}
+
+Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest message) {
+  if (!token_valid_ || half_open_ == nullptr || !tokens_equal(token_, message.token)) {
+    co_await refuse(std::move(stream), "Token doesn't match.", false);
+    co_return;
+  }
+  token_valid_ = false;
+  std::unique_ptr<Stream> first = std::move(half_open_);
+  SecondaryConfig config;
+  config.resource = kResource;
+  config.primary = {message.resuid, message.localcnt, message.remotecnt, message.virgin,
+                    half_extended_ && message.extension.ext == kExtExtended};
+  config.version = half_version_;
+  config.extended = config.primary.extended;
+  config.epoch = message.extension.epoch;
+  config.timeout_ms = pair_.options.timeout_ms;
+  config.checksum = pair_.options.checksum;
+  // Rule 17: the old worker stops reading, drains, flushes and ends before the new one begins.
+  while (life_ != nullptr && life_->secondary != nullptr && !life_->ended) {
+    life_->secondary->stop();
+    SleepTimer pause;
+    co_await pause.sleep_us(1000);
+    if (role_ != NodeRole::kSecondary) co_return;
+  }
+  if (role_ != NodeRole::kSecondary) co_return;
+  end_life();
+  begin_life();
+  Life& life = *life_;
+  life.slab_memory.reset(new std::byte[std::size_t{kRequestsMax} * kPeerRequestBytesMax]);
+  life.secondary =
+      std::make_unique<Secondary>(*life.disk, life.host, config, std::move(first),
+                                  std::move(stream), life.slab_memory.get(), kPeerRequestBytesMax);
+  life.scope.spawn(run_secondary(life));
+}
+
+Task<void> Node::run_secondary(Life& life) {
+  co_await life.secondary->run(life.end);
+  life.ended = true;
+}
+
+// --- pair
+// -----------------------------------------------------------------------------------------
+
+Pair::Pair(PairOptions o) : options(o), network(loop, o.seed), random(o.seed * 7919 + 1) {
+  nodes_[0] = std::make_unique<Node>(*this, 0);
+  nodes_[1] = std::make_unique<Node>(*this, 1);
+}
+
+Pair::~Pair() {
+  mend();
+  for (const std::unique_ptr<Node>& node : nodes_) node->become_init();
+  for (const std::unique_ptr<Node>& node : nodes_) node->listener_->close();
+  network.cut(kLink);
+  // Everything must come to its end: no coroutine may be left over.
+  loop.advance(120'000'000);
+  for (const std::unique_ptr<Node>& node : nodes_) {
+    for (const std::unique_ptr<Life>& life : node->dead_) CHECK_EQ(life->scope.running(), 0u);
+  }
+  CHECK_EQ(scope.running(), 0u);
+}
+
+void Pair::cut(bool refuse) {
+  link_down_ = refuse;
+  network.cut(kLink);
+}
+
+bool Pair::settle(Node& node, uint64_t limit_us) {
+  return loop.run_until(
+      [&node] {
+        if (!node.serving()) return false;
+        const EngineStats stats = node.primary()->stats();
+        return stats.complete && stats.dirty_bytes == 0 && stats.in_flight == 0 &&
+               stats.state == EngineState::kInSync && !node.extra().sync_target;
+      },
+      limit_us);
+}
+
+bool Pair::run_until_serving(Node& node, uint64_t limit_us) {
+  return loop.run_until([&node] { return node.serving(); }, limit_us);
+}
+
+bool Pair::equal() {
+  const ConstBytes left = a().data();
+  const ConstBytes right = b().data();
+  return std::equal(left.begin(), left.end(), right.begin(), right.end());
+}
+
+Pair::Operation* Pair::begin(Node& node, RequestOp op, uint64_t offset, uint64_t length,
+                             ConstBytes bytes, bool fua) {
+  operations_.push_back(std::make_unique<Operation>());
+  Operation& operation = *operations_.back();
+  operation.op = op;
+  operation.offset = offset;
+  operation.length = length;
+  operation.fua = fua;
+  operation.bytes.assign(bytes.begin(), bytes.end());
+  if (op == RequestOp::kRead) operation.bytes.resize(length);
+  Life& life = *node.life();
+  life.scope.spawn(run_operation(*life.primary, life, operation));
+  return &operation;
+}
+
+Task<void> Pair::run_operation(Primary& primary, Life& life, Operation& operation) {
+  ProviderClient client;
+  Signal waiter;
+  Request* slot = nullptr;
+  Request* got = primary.acquire(client, waiter, &slot);
+  if (got == nullptr) {
+    const int rc = co_await waiter;
+    if (rc != 0) {
+      operation.error = -rc;
+      operation.done = true;
+      co_return;
+    }
+    got = slot;
+  }
+  got->op = operation.op;
+  got->offset = operation.offset;
+  got->length = operation.length;
+  got->fua = operation.fua;
+  if (operation.op == RequestOp::kWrite) {
+    std::memcpy(got->buffer, operation.bytes.data(), operation.length);
+  }
+  Signal answered;
+  got->answered = &answered;
+  primary.submit(*got);
+  co_await answered;
+  operation.error = got->error;
+  if (operation.op == RequestOp::kRead && got->error == 0) {
+    std::memcpy(operation.bytes.data(), got->buffer, operation.length);
+  }
+  // An answer that a dead process gives reaches nobody.
+  operation.done = !life.ended || life.serving;
+  primary.release(*got);
+  while (client.slots_held > 0) {
+    SleepTimer pause;
+    co_await pause.sleep_us(100);
+  }
+}
+
+namespace {
+int finish(Pair& pair, const Pair::Operation* operation) {
+  const bool done = pair.loop.run_until([operation] { return operation->done; }, 120'000'000);
+  return done ? operation->error : -1;
+}
+}  // namespace
+
+int Pair::write(Node& node, uint64_t offset, ConstBytes bytes, bool fua) {
+  return finish(*this, begin(node, RequestOp::kWrite, offset, bytes.size(), bytes, fua));
+}
+
+int Pair::read(Node& node, uint64_t offset, Bytes into) {
+  const Operation* operation = begin(node, RequestOp::kRead, offset, into.size());
+  const int rc = finish(*this, operation);
+  if (rc == 0) std::memcpy(into.data(), operation->bytes.data(), into.size());
+  return rc;
+}
+
+int Pair::flush(Node& node) { return finish(*this, begin(node, RequestOp::kFlush, 0, 0)); }
+
+int Pair::discard(Node& node, uint64_t offset, uint64_t length) {
+  return finish(*this, begin(node, RequestOp::kDelete, offset, length));
+}
+
+void Pair::forget_done() {
+  std::erase_if(operations_, [](const std::unique_ptr<Operation>& o) { return o->done; });
+}
+
+}  // namespace hast::test

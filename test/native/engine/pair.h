@@ -1,0 +1,186 @@
+// Two complete nodes in one process: engines, metadata, maps and role changes on simulated disks,
+// network and clock. What the supervisor does in TypeScript (accept, first message, token,
+// take-over) is played here by `Node::accept_peers`, with the same rules.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "disk/fault_component.h"
+#include "engine/primary.h"
+#include "engine/secondary.h"
+#include "ring/pipe_stream.h"
+#include "ring/sim_loop.h"
+
+namespace hast::test {
+
+struct PairOptions {
+  uint64_t seed = 1;
+  uint64_t disk_bytes = 4u << 20;
+  uint32_t extent_bytes = 131072;
+  uint32_t keepdirty = 4;
+  Replication replication = Replication::kFullsync;
+  Checksum checksum = Checksum::kNone;
+  uint32_t timeout_ms = 20000;
+  bool original_peer = false;  ///< nobody announces extensions: plain version 2
+  uint8_t version = 2;         ///< what the secondary answers at most
+};
+
+class Node;
+
+/// The engine's host in a test: remembers what it was told.
+struct TestHost : EngineHost {
+  Node* node = nullptr;
+  std::vector<std::string> log_lines;
+  std::vector<EventName> events;
+  bool is_ready = false;
+  Random random_source{1};
+  void log(LogLevel level, std::string_view text) override;
+  void event(EventName name) override { events.push_back(name); }
+  void ready() override { is_ready = true; }
+  uint64_t random() override { return random_source.next(); }
+};
+
+enum class NodeRole : uint8_t { kInit, kSecondary, kPrimary };
+
+/// One program life on a node's disk. A crash ends a life: its coroutines run to their ends without
+/// any effect on disk or network.
+struct Life {
+  std::unique_ptr<FaultComponent> disk;
+  std::unique_ptr<Primary> primary;
+  std::unique_ptr<Secondary> secondary;
+  std::unique_ptr<Dialer> dialer;
+  std::unique_ptr<std::byte[]> slab_memory;
+  std::byte* slab = nullptr;
+  Scope scope;
+  TestHost host;
+  StartFailure failure;
+  SecondaryEnd end;
+  bool started = false;  // primary: start() has returned
+  bool serving = false;
+  bool ended = false;
+};
+
+class Pair;
+
+class Node {
+ public:
+  Node(Pair& pair, int index);
+
+  void create();
+  MemoryDisk& disk() { return disk_; }
+  /// Role changes as the supervisor makes them; they take effect as the loop runs.
+  void become_primary(bool force = false);
+  void become_secondary();
+  void become_init();
+  NodeRole role() const { return role_; }
+  /// The present life, or null (init, or secondary without a peer).
+  Life* life() { return life_.get(); }
+  Primary* primary() { return life_ != nullptr ? life_->primary.get() : nullptr; }
+  bool serving() const { return life_ != nullptr && life_->serving; }
+  /// The process dies; what the disk has in its cache stays. Role becomes init.
+  void crash();
+  /// The node loses power: unflushed writes are lost, kept or torn by seed.
+  void power_cut(uint64_t seed);
+  /// User data as a read of the disk gives it now.
+  ConstBytes data() const;
+  Metadata metadata() const;
+  Extra extra() const;
+  std::vector<std::byte> map() const;
+  const std::vector<std::string>& log_lines() const { return log_; }
+  bool logged(std::string_view part) const;
+
+ private:
+  friend class Pair;
+  friend struct TestHost;
+  void begin_life();
+  void end_life();
+  Task<void> run_primary(Life& life);
+  Task<void> stop_primary(Life& life);
+  Task<void> run_secondary(Life& life);
+  Task<void> accept_peers();
+  Task<void> handshake(std::unique_ptr<Stream> stream);
+  Task<void> first_message(std::unique_ptr<Stream> stream, FirstRequest message, uint8_t ext);
+  Task<void> second_message(std::unique_ptr<Stream> stream, SecondRequest message);
+  Task<void> refuse(std::unique_ptr<Stream> stream, std::string text, bool wait);
+  void kill_life(bool lose_power, uint64_t seed);
+
+  Pair& pair_;
+  int index_;
+  std::string address_;
+  MemoryDisk disk_;
+  NodeRole role_ = NodeRole::kInit;
+  std::unique_ptr<Life> life_;
+  std::vector<std::unique_ptr<Life>> dead_;
+  std::unique_ptr<PipeListener> listener_;
+  std::unique_ptr<Stream> half_open_;
+  Token token_{};
+  bool token_valid_ = false;
+  bool half_extended_ = false;
+  uint8_t half_version_ = 2;
+  std::vector<std::string> log_;
+};
+
+/// The two nodes and what connects them.
+class Pair {
+ public:
+  explicit Pair(PairOptions options = {});
+  ~Pair();
+
+  Node& a() { return *nodes_[0]; }
+  Node& b() { return *nodes_[1]; }
+  Node& node(int index) { return *nodes_[static_cast<std::size_t>(index)]; }
+  SimLoop loop;
+  PairOptions options;
+  PipeNetwork network;
+  Random random;
+  Scope scope;
+
+  /// Cuts every connection between the nodes; `refuse` also makes new ones fail until `mend`.
+  void cut(bool refuse = false);
+  void mend() { link_down_ = false; }
+  bool link_down() const { return link_down_; }
+
+  /// Lets time pass until both are connected, nothing is dirty and all is idle. False at the
+  /// deadline.
+  bool settle(Node& primary, uint64_t limit_us = 60'000'000);
+  bool run_until_serving(Node& node, uint64_t limit_us = 60'000'000);
+  bool equal();
+
+  /// A client's requests on a serving primary; the result is 0 or a positive errno, -1 when it
+  /// never came.
+  int write(Node& node, uint64_t offset, ConstBytes bytes, bool fua = false);
+  int read(Node& node, uint64_t offset, Bytes into);
+  int flush(Node& node);
+  int discard(Node& node, uint64_t offset, uint64_t length);
+
+  /// The same without waiting: `result` is set when the answer comes.
+  struct Operation {
+    bool done = false;
+    int error = -1;
+    RequestOp op = RequestOp::kWrite;
+    uint64_t offset = 0;
+    uint64_t length = 0;
+    bool fua = false;
+    std::vector<std::byte> bytes;  // to write, or what was read
+  };
+  Operation* begin(Node& node, RequestOp op, uint64_t offset, uint64_t length,
+                   ConstBytes bytes = {}, bool fua = false);
+  void forget_done();
+
+ private:
+  Task<void> run_operation(Primary& primary, Life& life, Operation& operation);
+  std::array<std::unique_ptr<Node>, 2> nodes_;
+  std::vector<std::unique_ptr<Operation>> operations_;
+  std::vector<std::unique_ptr<ProviderClient>> clients_;
+  bool link_down_ = false;
+};
+
+std::vector<std::byte> pattern(uint64_t seed, std::size_t size);
+
+}  // namespace hast::test
