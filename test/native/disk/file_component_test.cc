@@ -1,6 +1,8 @@
 #include "disk/file_component.h"
 
 #include <fcntl.h>
+#include <linux/loop.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -41,7 +43,7 @@ Task<void> discard_and_note(Component& disk, uint64_t offset, uint64_t length, i
   result = co_await disk.discard(offset, length);
 }
 
-/// A temporary file as a disk; `granule_bytes` replaces what the kernel told, when it is not 0.
+/// A descriptor as a disk; `granule_bytes` replaces what the kernel told, when it is not 0.
 struct Bench {
   std::unique_ptr<Ring> ring;
   std::unique_ptr<FileComponent> disk;
@@ -50,12 +52,12 @@ struct Bench {
   int fd = -1;
   int probed = -1;
 
-  explicit Bench(int flags, uint32_t granule_bytes = 0) {
+  explicit Bench(int descriptor, uint32_t granule_bytes) {
     std::string error;
     int slab_error = 0;
     ring = Ring::create(64, error);
     slab = BufferSlab::create(2, kSize, kSize, slab_error);
-    fd = hast::test::temp_file(kSize, flags);
+    fd = descriptor;
     if (ring == nullptr || fd < 0) return;
     probed = hast::probe_component(fd, facts);
     if (granule_bytes != 0) {
@@ -97,8 +99,10 @@ void fill(Bytes bytes, uint64_t seed) {
   for (std::byte& byte : bytes) byte = std::byte(random.next());
 }
 
+int direct_file() { return hast::test::temp_file(kSize, O_DIRECT); }
+
 TEST(file, "writes, flushes and reads back with direct I/O") {
-  Bench bench(O_DIRECT);
+  Bench bench(direct_file(), 0);
   if (bench.fd < 0) SKIP("the file system of the temporary folder has no O_DIRECT");
   REQUIRE(bench.good());
   CHECK_EQ(bench.facts.size_bytes, kSize);
@@ -122,7 +126,7 @@ TEST(file, "writes, flushes and reads back with direct I/O") {
 
 TEST(file, "a disk that shrank gives EIO, not fewer bytes") {
   for (const int flags : {0, O_DIRECT}) {
-    Bench bench(flags);
+    Bench bench(hast::test::temp_file(kSize, flags), 0);
     if (bench.fd < 0) SKIP("the file system of the temporary folder has no O_DIRECT");
     REQUIRE(bench.good());
     for (const off_t size : {8192, 5000}) {
@@ -135,7 +139,7 @@ TEST(file, "a disk that shrank gives EIO, not fewer bytes") {
 }
 
 TEST(file, "punches the aligned inner part, which then reads as zeros") {
-  Bench bench(O_DIRECT);
+  Bench bench(direct_file(), 0);
   if (bench.fd < 0) SKIP("the file system of the temporary folder has no O_DIRECT");
   REQUIRE(bench.good());
   if (!bench.facts.can_discard) SKIP("the file system of the temporary folder has no holes");
@@ -160,7 +164,7 @@ TEST(file, "punches the aligned inner part, which then reads as zeros") {
 }
 
 TEST(file, "read-modify-write keeps the neighbours, at every offset and with any buffer") {
-  Bench bench(O_DIRECT, 4096);
+  Bench bench(direct_file(), 4096);
   if (bench.fd < 0) SKIP("the file system of the temporary folder has no O_DIRECT");
   REQUIRE(bench.good());
   std::vector<std::byte> expected(kSize);
@@ -190,7 +194,7 @@ TEST(file, "read-modify-write keeps the neighbours, at every offset and with any
 }
 
 TEST(file, "many misaligned writes at once wait for the few bounce buffers in turn") {
-  Bench bench(O_DIRECT, 4096);
+  Bench bench(direct_file(), 4096);
   if (bench.fd < 0) SKIP("the file system of the temporary folder has no O_DIRECT");
   REQUIRE(bench.good());
   const Bytes out = bench.slab->slot(0);
@@ -217,7 +221,7 @@ TEST(file, "many misaligned writes at once wait for the few bounce buffers in tu
 }
 
 TEST(file, "serves more operations at once than it has prepared") {
-  Bench bench(0);
+  Bench bench(hast::test::temp_file(kSize, 0), 0);
   REQUIRE(bench.good());
   std::vector<int> results(2000, kPending);
   std::vector<std::byte> in(2000 * 512);
@@ -227,6 +231,46 @@ TEST(file, "serves more operations at once than it has prepared") {
   }
   bench.run(scope);
   for (const int result : results) CHECK_EQ(result, 0);
+}
+
+/// A loop device over a temporary file; it goes away with its last descriptor. -1 without one.
+int loop_device(uint64_t size_bytes) {
+  const int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+  if (control < 0) return -1;
+  const int number = ioctl(control, LOOP_CTL_GET_FREE);
+  close(control);
+  const int backing = hast::test::temp_file(size_bytes, O_DIRECT);
+  const int fd =
+      open(("/dev/loop" + std::to_string(number)).c_str(), O_RDWR | O_CLOEXEC | O_DIRECT);
+  loop_config config = {};
+  config.fd = static_cast<uint32_t>(backing);
+  config.info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
+  const bool good = fd >= 0 && backing >= 0 && ioctl(fd, LOOP_CONFIGURE, &config) == 0;
+  if (backing >= 0) close(backing);
+  if (!good && fd >= 0) close(fd);
+  return good ? fd : -1;
+}
+
+TEST(file, "a hole in a block device reads as zeros") {
+  const int fd = loop_device(kSize);
+  if (fd < 0) SKIP("no loop device can be made here");
+  Bench bench(fd, 0);
+  REQUIRE(bench.good());
+  CHECK(bench.facts.is_block_device);
+  CHECK_EQ(bench.facts.size_bytes, kSize);
+  const Bytes out = bench.slab->slot(0);
+  const Bytes in = bench.slab->slot(1);
+  std::memset(out.data(), 1, out.size());
+  CHECK_EQ(bench.write(0, out, true), 0);
+  if (!bench.facts.can_discard) SKIP("the loop device punches no holes");
+  CHECK_EQ(bench.discard(4096 + 100, 1u << 20), 0);
+  CHECK_EQ(bench.read(0, in), 0);
+  const uint64_t begin = hast::round_up(4196, bench.facts.granule_bytes);
+  const uint64_t end = hast::round_down(4196 + (1u << 20), bench.facts.granule_bytes);
+  CHECK_EQ(in[begin - 1], std::byte{1});
+  for (uint64_t at = begin; at < end; at += 512) CHECK(in[at] == std::byte{0});
+  CHECK_EQ(in[end - 1], std::byte{0});
+  CHECK_EQ(in[end], std::byte{1});
 }
 
 TEST(file, "probing knows files from devices and refuses the rest") {

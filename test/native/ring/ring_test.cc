@@ -1,8 +1,12 @@
 #include "ring/ring.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
-#include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include <array>
 #include <atomic>
@@ -72,6 +76,37 @@ TEST(ring, "writes and reads a file, and reports the end of the file") {
   CHECK_EQ(bad.result, -EBADF);
   CHECK_EQ(ring->in_flight(), 0u);
   ::close(fd);
+}
+
+/// From here on this process cannot have an io_uring.
+bool forbid_io_uring(uint32_t error) {
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  sock_fprog program = {static_cast<uint16_t>(std::size(filter)), filter};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+TEST(ring, "a kernel that refuses gives an error that names the sysctl") {
+  for (const uint32_t refusal : {EPERM, ENOSYS}) {
+    const pid_t child = fork();
+    if (child == 0) {
+      if (!forbid_io_uring(refusal)) _exit(2);
+      std::string error;
+      const bool made = Ring::create(8, error) != nullptr;
+      const bool named = error.find(std::strerror(static_cast<int>(refusal))) != error.npos &&
+                         error.find("kernel.io_uring_disabled") != error.npos;
+      _exit(!made && named ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 2) SKIP("seccomp is not available");
+    CHECK_EQ(status, 0);
+  }
 }
 
 TEST(ring, "loses nothing when far more is submitted in a turn than there are entries") {
