@@ -19,8 +19,8 @@
 #include <string>
 #include <string_view>
 
+#include "gate/memory_provider.h"
 #include "gate/nbd_gate.h"
-#include "memory_provider.h"
 #include "ring/ring.h"
 #include "ring/socket.h"
 

@@ -1,5 +1,6 @@
 #include "ring/socket.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -84,6 +85,27 @@ void SocketStream::shut_down() {
   ::shutdown(fd_, SHUT_RDWR);
   if (recv_.user != nullptr) ring_.cancel(recv_);
   if (send_.user != nullptr) ring_.cancel(send_);
+}
+
+std::string SocketStream::description() const {
+  sockaddr_storage address = {};
+  socklen_t size = sizeof address;
+  if (getpeername(fd_, reinterpret_cast<sockaddr*>(&address), &size) != 0) return "unknown";
+  char text[INET6_ADDRSTRLEN] = {};
+  if (address.ss_family == AF_INET) {
+    const auto& peer = reinterpret_cast<const sockaddr_in&>(address);
+    inet_ntop(AF_INET, &peer.sin_addr, text, sizeof text);
+    return std::string(text) + ":" + std::to_string(ntohs(peer.sin_port));
+  }
+  if (address.ss_family == AF_INET6) {
+    const auto& peer = reinterpret_cast<const sockaddr_in6&>(address);
+    inet_ntop(AF_INET6, &peer.sin6_addr, text, sizeof text);
+    return "[" + std::string(text) + "]:" + std::to_string(ntohs(peer.sin6_port));
+  }
+  ucred peer = {};
+  size = sizeof peer;
+  if (getsockopt(fd_, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return "unknown";
+  return "pid " + std::to_string(peer.pid) + ", uid " + std::to_string(peer.uid);
 }
 
 // ---- SocketListener

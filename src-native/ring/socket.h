@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "ring/ring.h"
 #include "ring/stream.h"
@@ -22,6 +23,8 @@ class SocketStream final : public Stream {
   void submit_recv(Completion& done, Bytes into) override;
   void submit_send(Completion& done, std::span<const iovec> parts) override;
   void shut_down() override;
+  /// "pid 123, uid 0" on a UNIX socket, "192.0.2.1:4711" or "[2001:db8::1]:4711" on TCP.
+  std::string description() const override;
 
   int fd() const { return fd_; }
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "gate/memory_provider.h"
 #include "gate/nbd_format.h"
 #include "harness.h"
-#include "memory_provider.h"
 #include "ring/pipe_stream.h"
 #include "ring/sim_loop.h"
 
