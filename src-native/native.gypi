@@ -47,6 +47,7 @@
       "src-native/binding/addon.cc",
       "src-native/binding/arguments.cc",
       "src-native/binding/codec_binding.cc",
+      "src-native/binding/engine_binding.cc",
       "src-native/binding/host_binding.cc"
     ],
     "hast_defines": [

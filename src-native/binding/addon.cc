@@ -1,6 +1,7 @@
 #include <napi.h>
 
 #include "binding/codec_binding.h"
+#include "binding/engine_binding.h"
 #include "binding/host_binding.h"
 
 namespace hast {
@@ -17,6 +18,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("version", Napi::Function::New(env, version, "version"));
   binding::register_codec(env, exports);
   binding::register_host(env, exports);
+  binding::register_engine(env, exports);
   return exports;
 }
 
