@@ -26,11 +26,17 @@ export async function withComponent<T>(
   }
 }
 
-/** What cannot be opened, as the command's own failure. */
-export function cannotOpen(path: string, error: unknown): HastError {
+/** Whether the system refused something, and not the program. */
+export function isSystemError(error: unknown): error is HastError {
+  return error instanceof HastError && error.code === 'SYSTEM';
+}
+
+/** What cannot be opened, as the command's own failure; anything else as it is. */
+export function cannotOpen(path: string, error: unknown): unknown {
+  if (!isSystemError(error)) return error;
   const why = errnoName(error);
   return new HastError('DISK_OPEN', {
-    message: `the local component cannot be opened: ${(error as Error).message}`,
+    message: `the local component cannot be opened: ${error.message}`,
     hint:
       why === 'EINVAL' || why === 'EISDIR'
         ? `${path} must be a block device or a regular file`

@@ -11,7 +11,7 @@ import {
   native,
 } from '../../native.ts';
 import type { CreateCommand } from '../command-line.ts';
-import { cannotOpen, findResource, readArea, withComponent } from '../component.ts';
+import { cannotOpen, findResource, isSystemError, readArea, withComponent } from '../component.ts';
 import { type Context, exitOf, firstExit, tell } from '../context.ts';
 import { type Found, whatIsThere } from '../signatures.ts';
 
@@ -110,8 +110,9 @@ function lookAt(component: ComponentInfo, { local }: Resource): Found {
       Number(component.sizeBytes),
     );
   } catch (error) {
+    if (!isSystemError(error)) throw error;
     throw new HastError('META_UNREADABLE', {
-      message: `${local} cannot be read: ${(error as Error).message}`,
+      message: `${local} cannot be read: ${error.message}`,
       cause: error,
     });
   }
@@ -220,8 +221,9 @@ async function createOne(name: string, command: CreateCommand, context: Context)
       try {
         write(component, plan);
       } catch (error) {
+        if (!isSystemError(error)) throw error;
         throw new HastError('META_WRITE', {
-          message: `${resource.local} cannot be written: ${(error as Error).message}`,
+          message: `${resource.local} cannot be written: ${error.message}`,
           cause: error,
         });
       }
