@@ -94,6 +94,7 @@ async function makePair(): Promise<Fake> {
       remotecnt: 0n,
       virgin: false,
       extended: false,
+      contentsEqual: false,
       epoch: 0n,
       bootid: 0n,
     },
