@@ -5,7 +5,7 @@
  * privileges here, in memory-safe code. The format is docs/on-disk.md. Writing is the core's alone.
  */
 import { createHash } from 'node:crypto';
-import { crc32 } from 'node:zlib';
+import { crc32c } from './crc32c.ts';
 import { HastError } from './error.ts';
 import { LIMITS } from './limits.ts';
 import { decodeNv, type NvArea } from './nv.ts';
@@ -123,7 +123,7 @@ function decodeRecord(bytes: Buffer): Record | undefined {
   const { at } = RECORD;
   if (bytes.toString('latin1', 0, RECORD.magic.length) !== RECORD.magic) return undefined;
   if (bytes.readUInt32LE(at.version) !== RECORD.version) return undefined;
-  if (bytes.readUInt32LE(at.crc) !== crc32(bytes.subarray(0, at.crc))) return undefined;
+  if (bytes.readUInt32LE(at.crc) !== crc32c(bytes.subarray(0, at.crc))) return undefined;
   const used = bytes.readUInt32LE(at.fieldsBytes);
   if (used > NV_BYTES_MAX) return undefined;
   const area = bytes.subarray(at.fields, at.fields + used);

@@ -105,6 +105,8 @@ export interface PeerHello {
   readonly virgin: boolean;
   /** Both sides announced and the primary confirmed our extensions. */
   readonly extended: boolean;
+  /** A virgin that was created with `--contents-equal`. */
+  readonly contentsEqual: boolean;
   readonly epoch: bigint;
   readonly bootid: bigint;
 }

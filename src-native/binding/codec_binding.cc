@@ -14,9 +14,6 @@
 namespace hast::binding {
 namespace {
 
-/// Two new nodes with this generation hold equal contents: their creator said so on both.
-constexpr uint64_t kGenerationOfEqualContents = 1;
-
 Napi::Value failure(const Napi::CallbackInfo& info, const Error& error) {
   std::string message = code_message(error.code);
   if (error.what[0] != '\0') {

@@ -14,6 +14,30 @@ uint32_t crc32_of(ConstBytes data, uint32_t seed) {
       ::crc32(seed, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(data.size())));
 }
 
+namespace {
+
+constexpr std::array<uint32_t, 256> make_crc32c_table() {
+  std::array<uint32_t, 256> table{};
+  for (uint32_t i = 0; i < 256; i++) {
+    uint32_t value = i;
+    for (int bit = 0; bit < 8; bit++) value = (value >> 1) ^ ((value & 1) != 0 ? 0x82f63b78u : 0);
+    table[i] = value;
+  }
+  return table;
+}
+
+constexpr std::array<uint32_t, 256> kCrc32cTable = make_crc32c_table();
+
+}  // namespace
+
+uint32_t crc32c_of(ConstBytes data) {
+  uint32_t value = 0xffffffffu;
+  for (const std::byte b : data) {
+    value = (value >> 8) ^ kCrc32cTable[(value ^ static_cast<uint32_t>(b)) & 0xff];
+  }
+  return ~value;
+}
+
 std::array<std::byte, 32> sha256_of(ConstBytes data) {
   std::array<std::byte, 32> hash;
   SHA256(reinterpret_cast<const unsigned char*>(data.data()), data.size(),

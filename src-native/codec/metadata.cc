@@ -123,14 +123,14 @@ void encode_record(const Record& record, Bytes out) {
   store_le(out.data() + kFieldsBytesAt, static_cast<uint32_t>(used));
   const std::array<std::byte, 32> hash = sha256_of(out.subspan(kFieldsAt, used));
   std::memcpy(out.data() + kHashAt, hash.data(), hash.size());
-  store_le(out.data() + kCrcAt, crc32_of(out.first(kCrcAt)));
+  store_le(out.data() + kCrcAt, crc32c_of(out.first(kCrcAt)));
 }
 
 /// Nothing when it was never written, is torn, or is of a version we do not know.
 std::optional<Record> decode_record(ConstBytes in) {
   if (std::memcmp(in.data() + kMagicAt, kMagic.data(), kMagic.size()) != 0) return std::nullopt;
   if (load_le<uint32_t>(in.data() + kVersionAt) != kRecordVersion) return std::nullopt;
-  if (load_le<uint32_t>(in.data() + kCrcAt) != crc32_of(in.first(kCrcAt))) return std::nullopt;
+  if (load_le<uint32_t>(in.data() + kCrcAt) != crc32c_of(in.first(kCrcAt))) return std::nullopt;
   const uint32_t used = load_le<uint32_t>(in.data() + kFieldsBytesAt);
   if (used > kNvBytesMax) return std::nullopt;
   const std::array<std::byte, 32> hash = sha256_of(in.subspan(kFieldsAt, used));

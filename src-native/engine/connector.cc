@@ -224,7 +224,10 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   message.remotecnt = metadata.remotecnt;
   attempt.sent_localcnt = metadata.localcnt;
   if (extended_) {
-    message.extension = {kExtExtended, host_.random(), facts.bootid};
+    const bool equal =
+        virgin_ && metadata_.extra().generation == kGenerationOfEqualContents;
+    const uint32_t ext = kExtExtended | (equal ? kExtContentsEqual : 0);
+    message.extension = {ext, host_.random(), facts.bootid};
   }
   attempt.settings.epoch = message.extension.epoch;
   const std::size_t bytes = encode_second_request(Bytes(out_), version_, message);

@@ -10,7 +10,8 @@ Decision adopt_identity(const SecondaryFacts& s, const PrimaryFacts& p) {
   d.source = SyncSource::kPrimary;
   // The primary's `virgin` says: nothing was ever written here that is not in my map. That is only
   // enough if the same holds for us, and between ours even then the contents are made equal.
-  const bool nothing_to_copy = p.virgin && s.map_empty && !p.extended;
+  const bool promised_equal = p.contents_equal && s.contents_equal;
+  const bool nothing_to_copy = p.virgin && s.map_empty && (!p.extended || promised_equal);
   d.map = nothing_to_copy ? MapAnswer::kNone : MapAnswer::kFull;
   return d;
 }

@@ -14,6 +14,7 @@ struct SecondaryFacts {
   uint64_t localcnt = 0;
   uint64_t remotecnt = 0;
   bool map_empty = true;  ///< no bit of its own map is set
+  bool contents_equal = false;  ///< fresh, and created with the promise of equal contents
 };
 
 /// What the primary said in its second message.
@@ -23,6 +24,7 @@ struct PrimaryFacts {
   uint64_t remotecnt = 0;
   bool virgin = false;    ///< it created the resource id just now
   bool extended = false;  ///< a node of our kind
+  bool contents_equal = false;  ///< virgin, and created with the promise of equal contents
 };
 
 enum class Refusal : uint8_t { kNone, kIdentity, kSplitBrain };

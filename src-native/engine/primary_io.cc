@@ -490,7 +490,8 @@ Task<int> Primary::flush_both() {
       link->shut_down("the peer failed to flush", -peer);
     }
   }
-  map_->flush_end(kRemote, peer == 0);
+  // A peer that was lost meanwhile has taken its unflushed extents to the sync set with it.
+  map_->flush_end(kRemote, link != nullptr && peer == 0 && link_ == link);
   if (peer != 0) {
     // Rule 9: the loss is settled first (rule 7), then the local flush alone decides.
     while (!admission_open_) co_await admission_.wait();

@@ -131,6 +131,7 @@ Task<int> Secondary::set_up(SecondaryEnd& end) {
   facts.localcnt = metadata.localcnt;
   facts.remotecnt = metadata.remotecnt;
   facts.map_empty = map_->sync_count() == 0;
+  facts.contents_equal = metadata_.extra().generation == kGenerationOfEqualContents;
   const Decision decision = decide(facts, config_.primary);
   if (decision.impossible) {
     host_.log(LogLevel::kWarning,

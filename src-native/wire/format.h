@@ -72,6 +72,8 @@ Result<void> accept_payload(const PayloadInfo& info, ConstBytes payload, Bytes d
 
 /// Announced in the first messages, confirmed in the second ones; 0: plain HAST.
 inline constexpr uint32_t kExtExtended = 1;
+/// In the second message of a virgin: it was created with the promise of equal contents.
+inline constexpr uint32_t kExtContentsEqual = 2;
 
 using Token = std::array<std::byte, kTokenBytes>;
 /// In constant time.

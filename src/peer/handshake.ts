@@ -20,6 +20,8 @@ export const TOKEN_BYTES = 16;
 export const VERSION = 2;
 /** Bit of `ext` in the messages of the set-up: the extensions of this implementation. */
 export const EXT_OURS = 1;
+/** Bit of `ext` in the second message: a virgin created with the promise of equal contents. */
+const EXT_CONTENTS_EQUAL = 2;
 
 /** Constants of the protocol, compared byte by byte by other implementations. */
 export const REFUSAL = {
@@ -98,6 +100,7 @@ function readHello(area: NvArea, pending: Pending): PeerHello {
     remotecnt: number('remotecnt'),
     virgin: area.has('virgin'),
     extended,
+    contentsEqual: extended && ((area.get('ext', 'uint32') ?? 0) & EXT_CONTENTS_EQUAL) !== 0,
     epoch: extended ? number('epoch') : 0n,
     bootid: extended ? number('bootid') : 0n,
   };

@@ -1,9 +1,9 @@
 // The reading twin of the metadata codec, against the reference's blocks and our own records.
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { crc32 } from 'node:zlib';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { crc32c } from '../../src/crc32c.ts';
 import { HastError } from '../../src/error.ts';
 import { type BlockFields, decodeBlock, misfit } from '../../src/metadata.ts';
 import { native } from '../../src/native.ts';
@@ -66,7 +66,7 @@ function recordOf(fields: BlockFields, sequence: bigint, flags: number): Buffer 
   record.writeBigUInt64LE(66n, 64);
   record.writeUInt32LE(area.length, 140);
   area.copy(record, 144);
-  record.writeUInt32LE(crc32(record.subarray(0, 656)), 656);
+  record.writeUInt32LE(crc32c(record.subarray(0, 656)), 656);
   return record;
 }
 

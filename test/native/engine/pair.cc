@@ -292,7 +292,8 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   SecondaryConfig config;
   config.resource = kResource;
   config.primary = {message.resuid, message.localcnt, message.remotecnt, message.virgin,
-                    half_extended_ && message.extension.ext == kExtExtended};
+                    half_extended_ && (message.extension.ext & kExtExtended) != 0,
+                    (message.extension.ext & kExtContentsEqual) != 0};
   config.version = half_version_;
   config.extended = config.primary.extended;
   config.epoch = message.extension.epoch;

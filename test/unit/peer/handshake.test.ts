@@ -92,6 +92,7 @@ for (const { name, messages } of vectors<{ sessions: { name: string; messages: M
       remotecnt: BigInt(value('remotecnt') as string),
       virgin: value('virgin') !== undefined,
       extended: false,
+      contentsEqual: false,
       epoch: 0n,
       bootid: 0n,
     });
