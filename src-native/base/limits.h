@@ -23,6 +23,9 @@ inline constexpr uint32_t kNameBytesMax = 254;
 
 inline constexpr uint32_t kSectorBytesMin = 512;
 inline constexpr uint32_t kSectorBytesMax = 4096;
+/// Holes are punched in whole units of this, counted on the disk; edges of a DELETE are left alone.
+inline constexpr uint64_t kDeleteGranule = 4096;
+
 inline constexpr uint32_t kExtentBytesMin = 131072;
 inline constexpr uint32_t kExtentBytesMax = 1u << 30;
 

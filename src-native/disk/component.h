@@ -22,8 +22,9 @@ struct ComponentFacts {
 ///
 /// Offsets are bytes from the start of the disk. Loop thread only; any number of operations may be
 /// outstanding, in any order of completion; buffers must stay until completion. The caller never
-/// lets two outstanding operations overlap (rounded out to the granule) if one of them writes.
-/// Every operation completes with 0 (all bytes done) or -errno; a short transfer is -EIO.
+/// lets two outstanding operations overlap if one of them writes; that two only share a granule is
+/// the component's business. Every operation completes with 0 (all bytes done) or -errno; a short
+/// transfer is -EIO.
 class Component {
  public:
   virtual ~Component() = default;

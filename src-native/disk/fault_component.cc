@@ -201,15 +201,10 @@ FaultComponent::Operation& FaultComponent::start_operation(Completion& done, uin
 
 void FaultComponent::assert_no_overlap(const Operation& operation) const {
   if (operation.kind == kFlush || operation.length == 0) return;
-  const uint64_t granule = facts_.granule_bytes;
-  const uint64_t begin = round_down(operation.offset, granule);
-  const uint64_t length = round_up(operation.offset + operation.length, granule) - begin;
   for (const std::unique_ptr<Operation>& other : outstanding_) {
     if (other.get() == &operation || other->kind == kFlush || other->length == 0) continue;
     if (other->kind == kRead && operation.kind == kRead) continue;
-    const uint64_t other_begin = round_down(other->offset, granule);
-    const uint64_t other_length = round_up(other->offset + other->length, granule) - other_begin;
-    HAST_ASSERT(!overlap(begin, length, other_begin, other_length));
+    HAST_ASSERT(!overlap(operation.offset, operation.length, other->offset, other->length));
   }
 }
 

@@ -98,8 +98,8 @@ class FaultComponent final : public Component {
   void hold() { held_ = true; }
   void release();
 
-  /// The program dies: outstanding operations fail with -EIO, writes among them may have reached any
-  /// of their sectors, all later operations give -EIO. What is in the disk's cache stays.
+  /// The program dies: outstanding operations fail with -EIO, writes among them may have reached
+  /// any of their sectors, all later operations give -EIO. What is in the disk's cache stays.
   void crash();
   /// Outstanding operations fail with -EIO, writes among them may have reached any of their
   /// sectors; then the disk loses power by `seed`. All later operations give -EIO.

@@ -25,7 +25,6 @@ constexpr uint32_t kOperations = kRequestsMax * 2 + 32;  // requests, map, metad
 constexpr uint32_t kBounces = 4;
 constexpr uint64_t kBounceBytes = 256u << 10;
 constexpr uint32_t kGranuleBytesMax = 64u << 10;
-constexpr uint64_t kHoleAlignBytes = 4096;  // smaller holes in files only write zeroes
 constexpr std::size_t kTransferBytesMax = 1u << 30;
 constexpr uint32_t kAgainMax = 16;
 
@@ -119,9 +118,7 @@ FileComponent::FileComponent(Ring& ring, int fd, const ComponentFacts& facts)
   HAST_ASSERT_OP(facts.granule_bytes, <=, kGranuleBytesMax);
   HAST_ASSERT_OP(facts.size_bytes % facts.granule_bytes, ==, 0u);
   facts_ = facts;
-  hole_align_bytes_ = facts.is_block_device
-                          ? facts.granule_bytes
-                          : std::max<uint64_t>(facts.granule_bytes, kHoleAlignBytes);
+  hole_align_bytes_ = std::max<uint64_t>(facts.granule_bytes, kDeleteGranule);
   ring.register_file(fd);
   add_operations(kOperations);
   int error = 0;
@@ -308,6 +305,11 @@ Task<void> FileComponent::read_misaligned(Completion& done, uint64_t offset, Byt
 
 Task<void> FileComponent::write_misaligned(Completion& done, uint64_t offset, ConstBytes from,
                                            bool durable) {
+  // The caller keeps overlapping requests apart, but two that only share a granule are ours to
+  // order: both would read it, change their part, and write the whole of it back.
+  Granules granules{round_down(offset, facts_.granule_bytes),
+                    round_up(offset + from.size(), facts_.granule_bytes)};
+  co_await take_granules(granules);
   std::byte* bounce = co_await take_bounce();
   int result = 0;
   while (!from.empty() && result == 0) {
@@ -320,7 +322,27 @@ Task<void> FileComponent::write_misaligned(Completion& done, uint64_t offset, Co
     from = from.subspan(window.inner);
   }
   return_bounce(bounce);
+  return_granules(granules);
   ring_.ready(done, result);
+}
+
+Task<void> FileComponent::take_granules(Granules& granules) {
+  const auto shared = [this, &granules] {
+    for (const Granules* other = granules_in_use_; other != nullptr; other = other->next) {
+      if (other->begin < granules.end && granules.begin < other->end) return true;
+    }
+    return false;
+  };
+  while (shared()) co_await granule_waiters_.wait();
+  granules.next = granules_in_use_;
+  granules_in_use_ = &granules;
+}
+
+void FileComponent::return_granules(Granules& granules) {
+  Granules** link = &granules_in_use_;
+  while (*link != &granules) link = &(*link)->next;
+  *link = granules.next;
+  granule_waiters_.wake_all();
 }
 
 FileComponent::Window FileComponent::window_at(uint64_t offset, uint64_t length) const {

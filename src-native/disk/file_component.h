@@ -62,6 +62,15 @@ class FileComponent final : public Component {
     uint64_t size() const { return end - begin; }
   };
 
+  /// Granules that a misaligned write is reading, changing and writing back.
+  struct Granules {
+    uint64_t begin = 0;
+    uint64_t end = 0;
+    Granules* next = nullptr;
+  };
+  Task<void> take_granules(Granules& granules);
+  void return_granules(Granules& granules);
+
   bool is_aligned(uint64_t offset, const std::byte* data, std::size_t size) const;
   void add_operations(uint32_t count);
   Operation& take_operation(Completion& user, Kind kind);
@@ -88,6 +97,8 @@ class FileComponent final : public Component {
   std::vector<std::byte*> free_bounces_;
   uint32_t bounces_available_ = 0;
   WaitList bounce_waiters_;
+  Granules* granules_in_use_ = nullptr;
+  WaitList granule_waiters_;
   Scope misaligned_;
 };
 

@@ -13,9 +13,6 @@ namespace hast {
 namespace {
 
 constexpr uint64_t kSecond = 1000000;
-/// DELETE is rounded inwards to this, so that both nodes punch exactly the same bytes.
-constexpr uint64_t kDeleteGranule = 4096;
-
 bool is_final(Outcome outcome) {
   return outcome != Outcome::kPending && outcome != Outcome::kReceived;
 }
@@ -230,8 +227,10 @@ Task<void> Primary::serve_write(Slot& slot) {
 }
 
 Task<void> Primary::serve_delete(Slot& slot) {
-  const uint64_t begin = round_up(slot.offset, kDeleteGranule);
-  const uint64_t end = round_down(slot.offset + slot.length, kDeleteGranule);
+  // Aligned on the disk, where the hole is punched.
+  const uint64_t begin = round_up(data_offset_ + slot.offset, kDeleteGranule) - data_offset_;
+  const uint64_t end_on_disk = round_down(data_offset_ + slot.offset + slot.length, kDeleteGranule);
+  const uint64_t end = end_on_disk > data_offset_ ? end_on_disk - data_offset_ : 0;
   if (begin >= end || !can_trim_) {
     finish(slot, 0);
     co_return;

@@ -516,7 +516,14 @@ void Secondary::run_on_disk(Job& job) {
       disk_.submit_read(job, at, Bytes(job.buffer, job.message.length));
       break;
     case Command::kDelete:
-      disk_.submit_discard(job, at, job.message.length);
+      // Ours wants exactly this range punched. If our disk would leave edges, we say that we
+      // cannot, and the primary copies the range; with an original the edges do not count (rule
+      // 11).
+      if (config_.extended && ((at | job.message.length) & (kDeleteGranule - 1)) != 0) {
+        Loop::current().ready(job, -EOPNOTSUPP);
+      } else {
+        disk_.submit_discard(job, at, job.message.length);
+      }
       break;
     default:
       disk_.submit_write(job, at, ConstBytes(job.buffer, job.message.length),

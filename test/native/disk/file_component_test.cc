@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/limits.h"
 #include "base/random.h"
 #include "harness.h"
 #include "ring/temp_file.h"
@@ -122,6 +123,27 @@ TEST(file, "writes, flushes and reads back with direct I/O") {
   CHECK_EQ(std::memcmp(in.data() + 12288, out.data() + 12288, kSize - 12288), 0);
   CHECK_EQ(std::memcmp(in.data(), out.data(), 4096), 0);
   CHECK_EQ(bench.read(kSize, in.first(0)), 0);
+}
+
+TEST(file, "neighbouring writes that share a granule do not undo each other") {
+  Bench bench(direct_file(), 4096);
+  if (bench.fd < 0) SKIP("the file system of the temporary folder has no O_DIRECT");
+  REQUIRE(bench.good());
+  const Bytes out = bench.slab->slot(0);
+  const Bytes in = bench.slab->slot(1);
+  fill(out, 77);
+  constexpr int kWrites = 64;
+  int results[kWrites];
+  Scope scope;
+  for (int i = 0; i < kWrites; ++i) {
+    results[i] = kPending;
+    const uint64_t at = static_cast<uint64_t>(i) * 512;
+    scope.spawn(write_and_note(*bench.disk, at, out.subspan(at, 512), false, results[i]));
+  }
+  bench.run(scope);
+  for (const int result : results) CHECK_EQ(result, 0);
+  CHECK_EQ(bench.read(0, in.first(kWrites * 512)), 0);
+  CHECK_EQ(std::memcmp(in.data(), out.data(), kWrites * 512), 0);
 }
 
 TEST(file, "a disk that shrank gives EIO, not fewer bytes") {
@@ -265,8 +287,8 @@ TEST(file, "a hole in a block device reads as zeros") {
   if (!bench.facts.can_discard) SKIP("the loop device punches no holes");
   CHECK_EQ(bench.discard(4096 + 100, 1u << 20), 0);
   CHECK_EQ(bench.read(0, in), 0);
-  const uint64_t begin = hast::round_up(4196, bench.facts.granule_bytes);
-  const uint64_t end = hast::round_down(4196 + (1u << 20), bench.facts.granule_bytes);
+  const uint64_t begin = hast::round_up(4196, hast::kDeleteGranule);
+  const uint64_t end = hast::round_down(4196 + (1u << 20), hast::kDeleteGranule);
   CHECK_EQ(in[begin - 1], std::byte{1});
   for (uint64_t at = begin; at < end; at += 512) CHECK(in[at] == std::byte{0});
   CHECK_EQ(in[end - 1], std::byte{0});
