@@ -1,6 +1,6 @@
 /**
- * Into the background: a detached child is the daemon; the process that was called passes on what it
- * says and ends when it has started, or with its exit code when it has not.
+ * Into the background: a detached child is the daemon; the process that was called passes on what
+ * it says and ends when it has started, or with its exit code when it has not.
  */
 import { spawn } from 'node:child_process';
 import { EXIT } from './exit.ts';

@@ -211,7 +211,7 @@ export class Daemon {
     }
   }
 
-  // ---- Names and numbers --------------------------------------------------------------------------
+  // ---- Names and numbers ----------------------------------------------------------------------
 
   async #addresses({ remote, source }: Resource): Promise<PeerAddresses> {
     const wanted = [remote === 'none' ? null : remote, source];
@@ -233,7 +233,7 @@ export class Daemon {
     await Promise.all(all);
   }
 
-  // ---- What peers and clients see -----------------------------------------------------------------
+  // ---- What peers and clients see -------------------------------------------------------------
 
   #table(): PeerTable {
     const supervisors = this.#supervisors;

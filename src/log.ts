@@ -67,7 +67,8 @@ export function formatSyslog(record: LogRecord): string {
 }
 
 export function formatJson({ time, level, text, resource, role, fields }: LogRecord): string {
-  return `${JSON.stringify({ time: time.toISOString(), level, resource, role, text, ...fields })}\n`;
+  const line = { time: time.toISOString(), level, resource, role, text, ...fields };
+  return `${JSON.stringify(line)}\n`;
 }
 
 export function streamOf(level: LogLevel): 'stdout' | 'stderr' {

@@ -98,7 +98,7 @@ export class ControlServer {
     this.#server.closeAllConnections();
   }
 
-  // ---- One request --------------------------------------------------------------------------------
+  // ---- One request ----------------------------------------------------------------------------
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => {}); // the client went away

@@ -118,7 +118,7 @@ export class PeerListener {
     this.#takeHalfOpen(resource)?.socket.destroy();
   }
 
-  // ---- One connection -----------------------------------------------------------------------------
+  // ---- One connection -------------------------------------------------------------------------
 
   #accept(socket: Socket): void {
     const ip = plainIp(socket.remoteAddress ?? '');

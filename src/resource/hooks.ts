@@ -1,5 +1,6 @@
 /**
- * Hook programs (`exec`): one queue per resource, one program at a time, never waited for by anybody.
+ * Hook programs (`exec`): one queue per resource, one program at a time, and nobody
+ * ever waits for one.
  * Source: docs/hastd.8, "Hooks".
  */
 import { spawn as nodeSpawn } from 'node:child_process';

@@ -1,8 +1,8 @@
 /**
  * The roles of one resource as a pure state machine: (state, event) to next state and effects.
  *
- * The supervisor feeds it with what happens and carries out the effects in their order; nothing here
- * knows of processes, timers or sockets. A role is `taken` when the effect `settle` says so.
+ * The supervisor feeds it with what happens and carries out the effects in their order; nothing
+ * here knows of processes, timers or sockets. A role is `taken` when the effect `settle` says so.
  */
 
 export type Role = 'init' | 'primary' | 'secondary';

@@ -120,7 +120,7 @@ export class Supervisor {
     return this.#worker?.pid ?? 0;
   }
 
-  // ---- Commands ---------------------------------------------------------------------------------
+  // ---- Commands -------------------------------------------------------------------------------
 
   /**
    * Changes the role; resolves when it is really taken.
@@ -148,7 +148,8 @@ export class Supervisor {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#waiting = this.#waiting.filter((one) => one !== entry);
-        const message = `${this.resource.name}: the role was not taken in time; hastd goes on trying`;
+        const { name } = this.resource;
+        const message = `${name}: the role was not taken in time; hastd goes on trying`;
         reject(new HastError('ROLE_FAILED', { message }));
       }, COMMAND_MS);
       const entry: Waiting = {
@@ -190,7 +191,7 @@ export class Supervisor {
     return stats === null || stats.reason === '' ? [] : [stats.reason];
   }
 
-  // ---- From the peer ----------------------------------------------------------------------------
+  // ---- From the peer --------------------------------------------------------------------------
 
   /** Takes over: the old worker drains and ends, then one starts for these connections. */
   admit(newcomer: Newcomer): void {
@@ -216,7 +217,7 @@ export class Supervisor {
     if (this.role === 'primary') this.#worker?.reconfigure(this.#tuning());
   }
 
-  // ---- Status -----------------------------------------------------------------------------------
+  // ---- Status ---------------------------------------------------------------------------------
 
   async status(): Promise<ResourceStatus> {
     const { resource } = this;
@@ -253,7 +254,7 @@ export class Supervisor {
     }
   }
 
-  // ---- The machine ------------------------------------------------------------------------------
+  // ---- The machine ----------------------------------------------------------------------------
 
   /** Events that effects cause wait until all effects of the one before are done. */
   #dispatch(event: RoleEvent): void {
@@ -369,7 +370,7 @@ export class Supervisor {
     return (this.resource.timeoutSeconds * 1000) / 2;
   }
 
-  // ---- Starting a worker ------------------------------------------------------------------------
+  // ---- Starting a worker ----------------------------------------------------------------------
 
   async #check(): Promise<void> {
     const { host, claims } = this.#deps;

@@ -2,9 +2,25 @@
  * The worker's program: `worker-main TITLE`, started by the supervisor and by nobody else.
  * It loads the addon and little more: it lives as long as the disk above it.
  */
+import { closeSync, readdirSync, readFileSync } from 'node:fs';
 import { native } from '../native.ts';
 import { WorkerBody, type WorkerPort } from './worker.ts';
-import type { ParentMessage, WorkerMessage } from './worker-protocol.ts';
+import { type ParentMessage, WORKER_FDS, type WorkerMessage } from './worker-protocol.ts';
+
+const CLOSE_ON_EXEC = 0o2000000;
+
+/** What hastd itself inherited and did not know of: Node's own descriptors are close-on-exec. */
+function closeStrays(): void {
+  for (const fd of readdirSync('/proc/self/fd').map(Number)) {
+    if (fd <= WORKER_FDS.second) continue;
+    try {
+      const flags = /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+      if (flags !== undefined && (Number.parseInt(flags, 8) & CLOSE_ON_EXEC) === 0) closeSync(fd);
+    } catch {
+      // The descriptor of the listing itself.
+    }
+  }
+}
 
 const port: WorkerPort = {
   send(message: WorkerMessage, sent = () => {}) {
@@ -32,6 +48,7 @@ if (title === '--check') {
   const { host } = native;
   process.exit(typeof host.confine === 'function' ? 0 : 1);
 }
+closeStrays();
 process.title = title;
 process.chdir('/');
 process.umask(0o077);
