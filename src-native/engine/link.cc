@@ -72,6 +72,7 @@ void Link::set_codecs(Checksum checksum, Compression compression, uint32_t timeo
 void Link::track(Slot& slot) {
   if (outstanding_count_ == 0) asked_us_ = Loop::current().now_us();
   slot.seq = next_seq(slot.index);
+  slot.comparing = false;
   slot.outstanding_next = nullptr;
   slot.outstanding_previous = outstanding_last_;
   if (outstanding_last_ == nullptr) {
@@ -146,6 +147,7 @@ void Link::send_delete(Slot& slot) {
 void Link::send_compare(Slot& slot) {
   HAST_ASSERT(settings_.extended);
   track(slot);
+  slot.comparing = true;
   slot.packet.payload_bytes = 0;
   send(slot, RequestMessage::compare(slot.seq, slot.offset, slot.length,
                                      sha256_of(ConstBytes(slot.buffer, slot.length))));
@@ -282,7 +284,8 @@ Task<int> Link::handle_reply(ConstBytes area) {
     co_return 0;
   }
   int error = errno_from_wire(reply.error);
-  if (error == 0 && slot->op == RequestOp::kRead && !reply.has(kReplyEqual)) {
+  if (error == 0 && slot->comparing != reply.has(kReplyEqual)) co_return -EBADMSG;
+  if (error == 0 && slot->op == RequestOp::kRead && !slot->comparing) {
     const int rc = co_await take_data(*slot, reply);
     if (rc != 0) co_return rc;
   }

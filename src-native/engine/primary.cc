@@ -210,6 +210,12 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
     synchronising.spawn(sync_->run(compare));
     while (attempt.link_running) co_await scope_.wait_for_change();
   }
+  if (!good && !stopping_) {
+    // The set-up went well, but we could not follow it: that is no connection.
+    last_kind_ = AttemptKind::kMismatch;
+    std::snprintf(last_attempt_, sizeof last_attempt_, "the set-up could not be completed (%s)",
+                  link.failed() ? link.failure() : std::strerror(-rc));
+  }
   link.shut_down("the connection was given up", ECONNABORTED);
   sync_->stop();
   while (attempt.link_running) co_await scope_.wait_for_change();

@@ -336,6 +336,8 @@ void Secondary::reject(const RequestMessage& message, int16_t wire_error) {
   free_ = job->next;
   --free_count_;
   job->used = true;
+  job->done = false;
+  job->changes = false;
   job->message = message;
   ReplyMessage reply = ReplyMessage::done(message.seq, wire_error);
   if (message.cmd == Command::kWrite && message.has(kHasMemsync)) {

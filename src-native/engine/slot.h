@@ -56,7 +56,8 @@ struct Slot : Request {
   Slot* outstanding_next = nullptr;
   Completion* remote_done =
       nullptr;               // who waits for the peer's final word; null: `progress` is told
-  uint8_t remote_equal = 0;  // answer to COMPARE
+  bool comparing = false;    // the question on the wire is COMPARE
+  uint8_t remote_equal = 0;  // its answer
   RangeHold range;
   Packet packet;
   std::byte hole[4] = {};  // payload of an all-zero WRITE
