@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -217,6 +218,28 @@ Engine::~Engine() {
 
 namespace {
 
+/// Pins the request buffers for the kernel. The limit is counted per user and shared by all
+/// workers, whose rings need some of it too: where it is small, only the head of each slot is
+/// pinned, which is what small requests use, and no more than an eighth of the limit.
+RegisteredBuffers pin_buffers(Ring& ring, BufferSlab& slab) {
+  constexpr uint64_t kPage = 4096;
+  const uint64_t all = uint64_t{kRequestsMax} * kRequestBytesMax;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0) limit.rlim_cur = 0;
+  uint64_t used = kRequestBytesMax;
+  if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < 4 * all) {
+    used = round_down(limit.rlim_cur / 8 / kRequestsMax, kPage);
+  }
+  RegisteredBuffers pinned;
+  const bool whole = used == slab.stride_bytes();
+  if (whole) pinned = ring.register_buffers(slab.base(), slab.total_bytes());
+  if (!whole && used > 0) {
+    pinned = ring.register_buffers(slab.base(), slab.total_bytes(), slab.stride_bytes(), used);
+  }
+  pinned.total_bytes = all;
+  return pinned;
+}
+
 /// Memory, ring and disk of one engine, and the turns of its loop.
 struct Machine {
   std::string error;
@@ -250,12 +273,8 @@ void Engine::start() {
       Ring& ring = *machine.ring;
       thread.ring = &ring;
       const LockReport locked = machine.slab->lock();
-      const RegisteredBuffers pinned =
-          thread.spec.primary
-              ? ring.register_buffers(machine.slab->base(), machine.slab->total_bytes())
-              : ring.register_buffers(machine.slab->base(), machine.slab->total_bytes(), stride,
-                                      kRequestBytesMax);
-      if (locked.error != 0 || pinned.error != 0) {
+      const RegisteredBuffers pinned = pin_buffers(ring, *machine.slab);
+      if (locked.error != 0 || pinned.registered_bytes < pinned.total_bytes) {
         logf(thread, LogLevel::kNotice,
              "Buffers: %llu of %llu KiB locked in memory, %llu of %llu KiB pinned by the kernel "
              "(RLIMIT_MEMLOCK); it works without, a little slower.",
