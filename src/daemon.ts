@@ -2,6 +2,7 @@
 
 import { rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { partlyAvailable, refuseUnavailable } from './config/available.ts';
 import type { Config, Resource } from './config/config.ts';
 import { hostNames, readConfig } from './config/read.ts';
 import { formatConfig } from './config/show.ts';
@@ -104,7 +105,8 @@ export class Daemon {
    */
   static async start(options: DaemonOptions, log: Logger): Promise<Daemon> {
     const config = await readDaemonConfig(options);
-    for (const { at, text } of config.warnings) {
+    refuseUnavailable(config);
+    for (const { at, text } of [...config.warnings, ...partlyAvailable(config)]) {
       log.warning(`${at.file}:${at.line}:${at.column}: ${text}`);
     }
     const pidfile = takePidfile(options, config, log);
