@@ -1115,8 +1115,14 @@ void mutate(Buffer& bytes, Random& random) {
                 bytes.end());
 }
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr uint64_t kSeeds = 100;
+#else
+constexpr uint64_t kSeeds = 300;
+#endif
+
 TEST(nbd_gate, "mutated sessions never hurt a neighbour, and every slot comes back") {
-  for (uint64_t seed = 1; seed <= 400; ++seed) {
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
     Random random(seed);
     World world({.slots = static_cast<uint32_t>(random.between(2, 40)),
                  .slots_per_client = 20,
