@@ -175,7 +175,8 @@ assert pieces == [(512, 131072)], pieces
 h.pread_structured(1 << 20, 0, piece)
 assert sum([length for (offset, length) in pieces[1:]]) == 1 << 20, pieces
 extents = []
-h.block_status(1 << 20, 0, lambda context, offset, entries, error: extents.append((context, entries)))
+def extent(context, offset, entries, error): extents.append((context, entries))
+h.block_status(1 << 20, 0, extent)
 assert extents == [("base:allocation", [1 << 20, 0])], extents
 `;
 
@@ -420,7 +421,7 @@ function addBadClients(test: Test, target: () => NbdTarget): void {
 }
 
 /**
- * Adds tests that run real NBD clients against an export: libnbd's tools, QEMU's, fio, and bad ones.
+ * Adds tests that run NBD clients against an export: libnbd's tools, QEMU's, fio, and bad ones.
  * @param target  asked when a test runs, so that the server may be started by `test.before`
  */
 export function addNbdClientTests(test: Test, target: () => NbdTarget): void {
