@@ -1,6 +1,7 @@
 /**
  * The one door to the C++ addon: its loader and its whole declared surface, in three groups.
- * The supervisor uses `host` and nothing else; `create` uses `host` and `codec`; a worker uses `engine`.
+ * The supervisor uses `host` and nothing else; `create` uses `host` and `codec`; a worker uses
+ * `engine`.
  */
 import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
@@ -22,11 +23,14 @@ export interface ComponentInfo {
   readonly device: string;
 }
 
-/** System calls that Node lacks. Each is one function without state; see `errnoName` for failures. */
+/**
+ * System calls that Node lacks. Each is one function without state; see `errnoName` for failures.
+ */
 export interface HostFunctions {
   /**
-   * Opens a block device or regular file (O_DIRECT where possible, CLOEXEC). `lock`: exclusive, on this very
-   * open file; EWOULDBLOCK/EBUSY is reported with that errno and tried again by the caller (rule 18).
+   * Opens a block device or regular file (O_DIRECT where possible, CLOEXEC). `lock`: exclusive, on
+   * this very open file; EWOULDBLOCK/EBUSY is reported with that errno and tried again by the
+   * caller (rule 18).
    */
   openComponent(path: string, write: boolean, lock: boolean): ComponentInfo;
   closeFd(fd: number): void;
@@ -34,7 +38,10 @@ export interface HostFunctions {
   readAt(fd: number, offset: bigint, length: number): Buffer;
   writeAt(fd: number, offset: bigint, data: Buffer): void;
   flush(fd: number): void;
-  /** Listening UNIX socket as a plain CLOEXEC descriptor; an existing socket file nobody answers on is replaced. */
+  /**
+   * Listening UNIX socket as a plain CLOEXEC descriptor; an existing socket file nobody answers on
+   * is replaced.
+   */
   listenUnix(path: string, mode: number, uid: number, gid: number): number;
   listenTcp(host: string, port: number): number;
   /** Peer credentials of a connected UNIX socket. */
@@ -47,7 +54,10 @@ export interface HostFunctions {
   setIoFlusher(on: boolean): boolean;
   /** RLIMIT_MEMLOCK of this process (inherited); false when refused. */
   setMemlockLimit(bytes: bigint): boolean;
-  /** no_new_privs, no core dump of other people's data, seccomp where asked; returns what was refused. */
+  /**
+   * no_new_privs, no core dump of other people's data, seccomp where asked; returns what was
+   * refused.
+   */
   confine(): readonly string[];
   /** uid, gid of a user name; null when there is none. */
   lookupUser(name: string): { readonly uid: number; readonly gid: number } | null;
@@ -80,7 +90,10 @@ export interface MetadataFields {
 }
 export interface CodecFunctions {
   layout(request: LayoutRequest): Layout;
-  /** The 4096-byte metadata block of a fresh resource; `contentsEqual` leaves our own record behind it. */
+  /**
+   * The 4096-byte metadata block of a fresh resource; `contentsEqual` leaves our own record behind
+   * it.
+   */
   metadataBlock(fields: MetadataFields, contentsEqual: boolean): Buffer;
   /** Bounds and error table of the core, for the check at load. */
   limits(): Readonly<Record<string, number>>;
@@ -96,7 +109,10 @@ export interface NumericAddress {
   readonly family: 4 | 6;
 }
 
-/** What the second message of a primary said; read by the parent, used by the secondary's engine. u64 as bigint. */
+/**
+ * What the second message of a primary said; read by the parent, used by the secondary's engine.
+ * u64 as bigint.
+ */
 export interface PeerHello {
   readonly version: number;
   readonly resuid: bigint;
@@ -152,7 +168,10 @@ export type EngineEventName =
 /** What an engine tells its worker, in order. */
 export type EngineEvent =
   | { readonly type: 'log'; readonly level: LogLevel; readonly text: string }
-  /** Primary: routing is decided and the export accepts I/O. Secondary: ready for the peer's requests. */
+  /**
+   * Primary: routing is decided and the export accepts I/O. Secondary: ready for the peer's
+   * requests.
+   */
   | { readonly type: 'ready' }
   | { readonly type: 'event'; readonly name: EngineEventName }
   /** The last event of an engine. exit: sysexits code, 0 after an orderly stop. */
@@ -209,7 +228,10 @@ export interface EngineHandle {
 export interface EngineFunctions {
   /** Starts the engine's thread. `onEvent` is called on the JS thread; `end` is the last call. */
   start(spec: EngineSpec, onEvent: (event: EngineEvent) => void): EngineHandle;
-  /** Drain, flush, end. A primary stops admission first (rule 22). Idempotent; the end comes as an event. */
+  /**
+   * Drain, flush, end. A primary stops admission first (rule 22). Idempotent; the end comes as an
+   * event.
+   */
   stop(handle: EngineHandle): void;
   reconfigure(handle: EngineHandle, tuning: EngineTuning): void;
   /** The peer was heard of: end the wait before the next attempt to connect. */
@@ -229,7 +251,9 @@ const INTERFACE_VERSION = 1;
 type Group = Readonly<Record<string, (...args: never[]) => unknown>>;
 type Addon = NativeModule & { readonly version: () => number };
 
-/** What the addon throws: `code` is a word of the error table, the rest is there for system calls. */
+/**
+ * What the addon throws: `code` is a word of the error table, the rest is there for system calls.
+ */
 interface NativeFailure extends Error {
   readonly code?: unknown;
   readonly errno?: number;

@@ -1,8 +1,9 @@
 /**
- * The name-value codec of the handshake and of the metadata block, and the 5-byte head of a message.
+ * The name-value codec of the handshake and of the metadata block, and the 5-byte head of a
+ * message.
  *
- * The deliberate twin of src-native/codec/nv: a process with privileges reads foreign bytes here, in
- * memory-safe code. Both twins are held against test/vectors/.
+ * The deliberate twin of src-native/codec/nv: a process with privileges reads foreign bytes here,
+ * in memory-safe code. Both twins are held against test/vectors/.
  * Source: docs/wire.md, "name-value encoding".
  */
 import { HastError } from './error.ts';
@@ -162,7 +163,9 @@ function valueBytes(entry: NvEntry): Buffer {
 
 // ---- Areas ----------------------------------------------------------------------------------
 
-/** The entries of one area. Of a name that is there twice only the first counts, for every question. */
+/**
+ * The entries of one area. Of a name that is there twice only the first counts, for every question.
+ */
 export class NvArea {
   readonly entries: readonly NvEntry[];
   /** How many bytes the entries took; what follows is a zero tail, or nothing. */

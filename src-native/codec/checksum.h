@@ -21,7 +21,8 @@ inline constexpr size_t kHashBytesMax = 32;
 
 /// CRC-32 as in IEEE 802.3. `seed` is the value of the bytes before, to go on from there.
 uint32_t crc32_of(ConstBytes data, uint32_t seed = 0);
-/// CRC-32C (Castagnoli), as our records of the metadata block carry it. Byte by byte: for small areas.
+/// CRC-32C (Castagnoli), as our records of the metadata block carry it. Byte by byte: for small
+/// areas.
 uint32_t crc32c_of(ConstBytes data);
 std::array<std::byte, 32> sha256_of(ConstBytes data);
 

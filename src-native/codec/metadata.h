@@ -55,8 +55,8 @@ struct Metadata {
   bool operator==(const Metadata&) const = default;
 };
 
-/// Generation of a fresh node that was created with equal contents on both sides: there is nothing to
-/// copy between two of them.
+/// Generation of a fresh node that was created with equal contents on both sides: there is nothing
+/// to copy between two of them.
 inline constexpr uint64_t kGenerationOfEqualContents = 1;
 
 /// What we know beyond HAST. All zero: nothing.

@@ -1,6 +1,6 @@
 /**
- * Statements that the language has and this version cannot carry out. One that asks for protection or for a
- * device that would then be missing must not pass in silence. Pure.
+ * Statements that the language has and this version cannot carry out. One that asks for protection
+ * or for a device that would then be missing must not pass in silence. Pure.
  */
 import { HastError, type Position } from '../error.ts';
 import type { Config, Resource, Warning } from './config.ts';
@@ -9,10 +9,16 @@ const BRIDGES = ['ublk', 'nbd', 'ggate'];
 
 function refusal(resource: Resource): string | undefined {
   if (resource.secret !== null) {
-    return '`secret` is not available in this version, and without it anybody with the address of the peer is believed; remove it, and keep the link private';
+    return (
+      '`secret` is not available in this version, and without it anybody with the address ' +
+      'of the peer is believed; remove it, and keep the link private'
+    );
   }
   if (BRIDGES.includes(resource.device)) {
-    return `\`device ${resource.device}\` is not available in this version; use \`device auto\` or \`none\` and the NBD export`;
+    return (
+      `\`device ${resource.device}\` is not available in this version; ` +
+      'use `device auto` or `none` and the NBD export'
+    );
   }
   return undefined;
 }
@@ -36,6 +42,8 @@ export function partlyAvailable(config: Config): readonly Warning[] {
     .filter((resource) => resource.start === 'last')
     .map((resource) => ({
       at: resource.position,
-      text: `${resource.name}: \`start last\` takes the role secondary; becoming primary by itself is not available in this version`,
+      text:
+        `${resource.name}: \`start last\` takes the role secondary; ` +
+        'becoming primary by itself is not available in this version',
     }));
 }

@@ -30,7 +30,9 @@ export const RoleAnswerSchema = v.object({
   name: v.string(),
   previous: RoleSchema,
   role: RoleSchema,
-  /** Said to the operator even though the change was made (degraded start, split-brain seen ...). */
+  /**
+   * Said to the operator even though the change was made (degraded start, split-brain seen ...).
+   */
   notices: v.array(v.string()),
 });
 export type RoleAnswer = v.InferOutput<typeof RoleAnswerSchema>;

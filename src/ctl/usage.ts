@@ -1,4 +1,6 @@
-/** HAST's five lines with what we add behind its own options; tabs and blanks are as it prints them. */
+/**
+ * HAST's five lines with what we add behind its own options; tabs and blanks are as it prints them.
+ */
 export const USAGE = `\
 usage: hastctl create [-d] [-c config] [-e extentsize] [-k keepdirty]
 \t\t[-m mediasize] [-n node] [-f] [--layout aligned|hast]

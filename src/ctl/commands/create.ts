@@ -118,7 +118,9 @@ function lookAt(component: ComponentInfo, { local }: Resource): Found {
   }
 }
 
-/** Refuses to overwrite what is not this resource's; with -f tells at least what counters it had. */
+/**
+ * Refuses to overwrite what is not this resource's; with -f tells at least what counters it had.
+ */
 function refuseOverData(
   { name, local }: Resource,
   found: Found,
@@ -131,7 +133,8 @@ function refuseOverData(
     return;
   }
   const { resource, resuid, localcnt, remotecnt, prevrole } = found.block.fields;
-  const counters = `resuid ${resuid}, localcnt ${localcnt}, remotecnt ${remotecnt}, prevrole ${prevrole}`;
+  const counters =
+    `resuid ${resuid}, localcnt ${localcnt}, ` + `remotecnt ${remotecnt}, prevrole ${prevrole}`;
   if (resource !== name && !force) {
     throw refused(
       `${local} holds the HAST resource ${resource} (${counters})`,
@@ -231,7 +234,9 @@ async function createOne(name: string, command: CreateCommand, context: Context)
   );
 }
 
-/** New metadata on local components, one after another. @returns the exit code of the first failure */
+/**
+ * New metadata on local components, one after another. @returns the exit code of the first failure
+ */
 export async function create(command: CreateCommand, context: Context): Promise<number> {
   const exits: number[] = [];
   for (const name of command.names) {

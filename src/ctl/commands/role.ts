@@ -38,7 +38,9 @@ function report({ name, answer, error }: Change, { log }: Context): void {
   for (const notice of answer.notices) about.warning(notice);
 }
 
-/** Changes the roles of many resources at the same time. @returns the exit code of the first failure */
+/**
+ * Changes the roles of many resources at the same time. @returns the exit code of the first failure
+ */
 export async function role(command: RoleCommand, context: Context): Promise<number> {
   const names = await namesOf(command, context);
   const changes = await inParallel(names, (name) => change(name, command, context));

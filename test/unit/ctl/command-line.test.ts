@@ -113,10 +113,9 @@ line("shows HAST's five lines", () => {
     .split('\n')
     .filter((each) => each !== '');
   assert.is(joined.length, 5);
-  assert.match(
-    USAGE,
-    /^usage: hastctl create \[-d\] \[-c config\] \[-e extentsize\] \[-k keepdirty\]\n\t\t\[-m mediasize\]/,
-  );
+  const create =
+    'usage: hastctl create [-d] [-c config] [-e extentsize] [-k keepdirty]\n\t\t[-m mediasize]';
+  assert.ok(USAGE.startsWith(create));
   for (const [index, verb] of VERBS.entries()) {
     const start = index === 0 ? 'usage: ' : '       ';
     assert.ok(joined[index]?.startsWith(`${start}hastctl ${verb} [-d] [-c config]`), verb);
