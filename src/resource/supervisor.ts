@@ -227,7 +227,7 @@ export class Supervisor {
     const lastError =
       end === undefined
         ? null
-        : { code: end.code, message: end.text, exit: end.exit ?? ERROR_CODES.WORKER_ENDED.exit };
+        : { code: end.code, message: saidOf(end), exit: end.exit ?? ERROR_CODES.WORKER_ENDED.exit };
     const { remote, source } = resource;
     return {
       name: resource.name,
@@ -514,6 +514,12 @@ export class Supervisor {
       sectorBytes: sectorSize ?? 0,
     };
   }
+}
+
+/** A worker that was killed has said nothing; a person still wants to read something. */
+function saidOf({ text, signal, exit }: WorkerEnd): string {
+  if (text !== '') return text;
+  return signal === null ? `the worker ended with ${exit}` : `the worker was ended by ${signal}`;
 }
 
 function superseded(name: string): HastError {
