@@ -71,7 +71,8 @@ struct Engine::Thread final : public EngineHost {
 
   EngineSpec spec;
   const Sink& sink;
-  Ring* ring = nullptr;
+  std::unique_ptr<Ring> ring;  // made and destroyed on the engine's thread
+  std::unique_ptr<BufferSlab> slab;
   std::unique_ptr<RingDialer> dialer;
   std::unique_ptr<Primary> primary;
   std::unique_ptr<NbdGate> gate;
@@ -122,9 +123,13 @@ struct Engine::Thread final : public EngineHost {
     end.text = std::move(text);
   }
 
-  Task<void> run_primary(Component& disk, BufferSlab& slab);
-  Task<void> run_secondary(Component& disk, BufferSlab& slab);
-  Task<void> run(Component& disk, BufferSlab& slab);
+  void live(Door& door);
+  bool take_memory();
+  void turn(Door& door, Component& disk);
+  void close_unused();
+  Task<void> run_primary(Component& disk);
+  Task<void> run_secondary(Component& disk);
+  Task<void> run(Component& disk);
   EngineSnapshot snapshot() const;
 };
 
@@ -135,15 +140,15 @@ struct Engine::Door {
   std::vector<std::function<void(Thread&)>> early;           // guarded; before the thread is up
 };
 
-Task<void> Engine::Thread::run_primary(Component& disk, BufferSlab& slab) {
+Task<void> Engine::Thread::run_primary(Component& disk) {
   PrimaryConfig config;
   config.resource = spec.resource;
   config.settings = spec.tuning.settings;
   config.force = spec.force;
   config.block_bytes = spec.block_bytes;
   config.bootid = spec.bootid;
-  primary = std::make_unique<Primary>(disk, *dialer, *this, std::move(config), slab.base(),
-                                      slab.stride_bytes());
+  primary = std::make_unique<Primary>(disk, *dialer, *this, std::move(config), slab->base(),
+                                      slab->stride_bytes());
   StartFailure failure;
   if (stop_wanted) primary->stop_admission();
   const bool serve = co_await primary->start(failure);
@@ -171,7 +176,7 @@ Task<void> Engine::Thread::run_primary(Component& disk, BufferSlab& slab) {
   gate.reset();
 }
 
-Task<void> Engine::Thread::run_secondary(Component& disk, BufferSlab& slab) {
+Task<void> Engine::Thread::run_secondary(Component& disk) {
   auto requests = std::make_unique<SocketStream>(*ring, spec.requests_fd);
   auto replies = std::make_unique<SocketStream>(*ring, spec.replies_fd);
   spec.requests_fd = spec.replies_fd = -1;
@@ -181,18 +186,18 @@ Task<void> Engine::Thread::run_secondary(Component& disk, BufferSlab& slab) {
   config.compression = spec.tuning.settings.compression;
   config.timeout_ms = spec.tuning.settings.timeout_ms;
   secondary = std::make_unique<Secondary>(disk, *this, std::move(config), std::move(requests),
-                                          std::move(replies), slab.base(), slab.stride_bytes());
+                                          std::move(replies), slab->base(), slab->stride_bytes());
   if (stop_wanted) secondary->stop();
   SecondaryEnd ended;
   co_await secondary->run(ended);
   fail(stop_wanted ? 0 : ended.exit, ended.code, ended.text);
 }
 
-Task<void> Engine::Thread::run(Component& disk, BufferSlab& slab) {
+Task<void> Engine::Thread::run(Component& disk) {
   if (spec.primary) {
-    co_await run_primary(disk, slab);
+    co_await run_primary(disk);
   } else {
-    co_await run_secondary(disk, slab);
+    co_await run_secondary(disk);
   }
   finished = true;
 }
@@ -240,14 +245,84 @@ RegisteredBuffers pin_buffers(Ring& ring, BufferSlab& slab) {
   return pinned;
 }
 
-/// Memory, ring and disk of one engine, and the turns of its loop.
-struct Machine {
-  std::string error;
-  std::unique_ptr<Ring> ring;
-  std::unique_ptr<BufferSlab> slab;
-};
-
 }  // namespace
+
+/// Takes memory and says once what the kernel refused of it.
+bool Engine::Thread::take_memory() {
+  const uint64_t stride = spec.primary ? kRequestBytesMax : kPeerRequestBytesMax;
+  int rc = 0;
+  slab = BufferSlab::create(kRequestsMax, stride, kRequestBytesMax, rc);
+  if (slab == nullptr) {
+    fail(71, "OUT_OF_MEMORY", "no memory for the request buffers");
+    return false;
+  }
+  const LockReport locked = slab->lock();
+  const RegisteredBuffers pinned = pin_buffers(*ring, *slab);
+  if (locked.error != 0 || pinned.registered_bytes < pinned.total_bytes) {
+    logf(*this, LogLevel::kNotice,
+         "Buffers: %llu of %llu KiB locked in memory, %llu of %llu KiB pinned by the kernel "
+         "(RLIMIT_MEMLOCK); it works without, a little slower.",
+         static_cast<unsigned long long>(locked.locked_bytes / 1024),
+         static_cast<unsigned long long>(locked.total_bytes / 1024),
+         static_cast<unsigned long long>(pinned.registered_bytes / 1024),
+         static_cast<unsigned long long>(pinned.total_bytes / 1024));
+  }
+  return true;
+}
+
+/// The engine's life on its ring, with the mailbox open.
+void Engine::Thread::turn(Door& door, Component& disk) {
+  Mailbox<std::function<void(Thread&)>> mailbox(*ring, kCommandsMax);
+  const int opened =
+      mailbox.start([this](std::function<void(Thread&)>&& command) { command(*this); });
+  HAST_ASSERT(opened == 0);
+  {
+    const std::lock_guard lock(door.mutex);
+    door.mailbox = &mailbox;
+    for (auto& command : door.early) mailbox.post(std::move(command));
+    door.early.clear();
+  }
+  {
+    Scope scope;
+    scope.spawn(run(disk));
+    while (!finished || scope.running() > 0) ring->run_once();
+  }
+  {
+    const std::lock_guard lock(door.mutex);
+    door.mailbox = nullptr;
+    door.ended = true;
+  }
+  mailbox.stop();
+  while (!mailbox.stopped()) ring->run_once();
+  primary.reset();
+  secondary.reset();
+  while (ring->in_flight() > 0) ring->run_once(1000);
+}
+
+void Engine::Thread::live(Door& door) {
+  std::string error;
+  ring = Ring::create(kRingEntries, error);
+  if (ring == nullptr) {
+    fail(71, "IO_URING", error);
+    return;
+  }
+  ComponentFacts facts;
+  const int rc = probe_component(spec.disk_fd, facts);
+  if (rc != 0) {
+    fail(66, "META_UNREADABLE", std::string("the local component: ") + std::strerror(-rc));
+    return;
+  }
+  if (!take_memory()) return;
+  dialer = std::make_unique<RingDialer>(*ring, spec.tuning);
+  FileComponent disk(*ring, std::exchange(spec.disk_fd, -1), facts);
+  turn(door, disk);
+}
+
+void Engine::Thread::close_unused() {
+  for (const int fd : {spec.disk_fd, spec.export_fd, spec.requests_fd, spec.replies_fd}) {
+    if (fd >= 0) ::close(fd);
+  }
+}
 
 void Engine::start() {
   std::shared_ptr<Door> door = door_;
@@ -257,70 +332,13 @@ void Engine::start() {
     pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are JavaScript's
     pthread_setname_np(pthread_self(), "hast-engine");
     Thread thread(std::move(spec_), sink_);
-    Machine machine;
-    machine.ring = Ring::create(kRingEntries, machine.error);
-    ComponentFacts facts;
-    int rc = 0;
-    const uint64_t stride = thread.spec.primary ? kRequestBytesMax : kPeerRequestBytesMax;
-    if (machine.ring == nullptr) {
-      thread.fail(71, "IO_URING", machine.error);
-    } else if (rc = probe_component(thread.spec.disk_fd, facts); rc != 0) {
-      thread.fail(66, "META_UNREADABLE", std::string("the local component: ") + std::strerror(-rc));
-    } else if (machine.slab = BufferSlab::create(kRequestsMax, stride, kRequestBytesMax, rc);
-               machine.slab == nullptr) {
-      thread.fail(71, "OUT_OF_MEMORY", "no memory for the request buffers");
-    } else {
-      Ring& ring = *machine.ring;
-      thread.ring = &ring;
-      const LockReport locked = machine.slab->lock();
-      const RegisteredBuffers pinned = pin_buffers(ring, *machine.slab);
-      if (locked.error != 0 || pinned.registered_bytes < pinned.total_bytes) {
-        logf(thread, LogLevel::kNotice,
-             "Buffers: %llu of %llu KiB locked in memory, %llu of %llu KiB pinned by the kernel "
-             "(RLIMIT_MEMLOCK); it works without, a little slower.",
-             static_cast<unsigned long long>(locked.locked_bytes / 1024),
-             static_cast<unsigned long long>(locked.total_bytes / 1024),
-             static_cast<unsigned long long>(pinned.registered_bytes / 1024),
-             static_cast<unsigned long long>(pinned.total_bytes / 1024));
-      }
-      thread.dialer = std::make_unique<RingDialer>(ring, thread.spec.tuning);
-      FileComponent disk(ring, thread.spec.disk_fd, facts);
-      thread.spec.disk_fd = -1;
-      Mailbox<std::function<void(Thread&)>> mailbox(ring, kCommandsMax);
-      const int opened =
-          mailbox.start([&thread](std::function<void(Thread&)>&& command) { command(thread); });
-      HAST_ASSERT(opened == 0);
-      {
-        const std::lock_guard lock(door->mutex);
-        door->mailbox = &mailbox;
-        for (auto& command : door->early) mailbox.post(std::move(command));
-        door->early.clear();
-      }
-      {
-        Scope scope;
-        scope.spawn(thread.run(disk, *machine.slab));
-        while (!thread.finished || scope.running() > 0) ring.run_once();
-      }
-      {
-        const std::lock_guard lock(door->mutex);
-        door->mailbox = nullptr;
-        door->ended = true;
-      }
-      mailbox.stop();
-      while (!mailbox.stopped()) ring.run_once();
-      thread.primary.reset();
-      thread.secondary.reset();
-      while (ring.in_flight() > 0) ring.run_once(1000);
-    }
+    thread.live(*door);
     {
       const std::lock_guard lock(door->mutex);
       door->ended = true;
       door->early.clear();
     }
-    for (const int fd : {thread.spec.disk_fd, thread.spec.export_fd, thread.spec.requests_fd,
-                         thread.spec.replies_fd}) {
-      if (fd >= 0) ::close(fd);
-    }
+    thread.close_unused();
     thread.end.type = EngineEvent::Type::kEnd;
     thread.sink(std::move(thread.end));
   });
