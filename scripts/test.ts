@@ -152,6 +152,7 @@ const phases: readonly Phase[] = [
   ...native('asan', 'test-asan'),
   ...native('tsan', 'test-tsan'),
   ...uvuPhases(),
+  step('demo', 'node', '--import', 'tsx', 'scripts/demo.ts'),
 ];
 
 const words = process.argv.slice(2);
