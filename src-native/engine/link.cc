@@ -58,6 +58,7 @@ void Link::establish(const LinkSettings& settings) {
   settings_ = settings;
   established_ = true;
   asked_us_ = Loop::current().now_us();
+  if (ended_early_) shut_down("the peer closed the connection", ECONNRESET);
 }
 
 void Link::set_codecs(Checksum checksum, Compression compression, uint32_t timeout_ms) {
@@ -73,6 +74,9 @@ void Link::track(Slot& slot) {
   if (outstanding_count_ == 0) asked_us_ = Loop::current().now_us();
   slot.seq = next_seq(slot.index);
   slot.comparing = false;
+  slot.link = this;
+  slot.final_early = false;
+  slot.packet.sent = &Link::slot_sent;
   slot.outstanding_next = nullptr;
   slot.outstanding_previous = outstanding_last_;
   if (outstanding_last_ == nullptr) {
@@ -170,6 +174,10 @@ void Link::ask(ControlRequest& control, uint32_t index, Completion& done, Reques
   }
   if (outstanding_count_ == 0) asked_us_ = Loop::current().now_us();
   control.seq = next_seq(index);
+  control.link = this;
+  control.answered_early = false;
+  control.packet.owner = &control;
+  control.packet.sent = &Link::control_sent;
   control.done = &done;
   message.seq = control.seq;
   control.packet.head_bytes = static_cast<uint32_t>(
@@ -185,7 +193,37 @@ void Link::ask_stale(Completion& done, bool stale) {
   ask(stale_, kStaleIndex, done, RequestMessage::stale_copy(0, settings_.epoch, stale));
 }
 
+/// The peer may answer before we hear that its request is sent: until then the packet is not ours
+/// to use again, so the final word waits.
+void Link::finish(Slot& slot, int error) {
+  if (slot.packet.queued) {
+    slot.final_early = true;
+    slot.final_error = error;
+    return;
+  }
+  forget(slot);
+  events_.remote_final(slot, error);
+}
+
+void Link::slot_sent(Packet& packet, int) {
+  Slot& slot = *static_cast<Slot*>(packet.owner);
+  if (!slot.final_early) return;
+  slot.final_early = false;
+  slot.link->finish(slot, slot.final_error);
+}
+
+void Link::control_sent(Packet& packet, int) {
+  ControlRequest& control = *static_cast<ControlRequest*>(packet.owner);
+  if (control.answered_early) control.link->finish_control(control, control.result);
+}
+
 void Link::finish_control(ControlRequest& control, int result) {
+  if (control.packet.queued) {
+    control.answered_early = true;
+    control.result = result;
+    return;
+  }
+  control.answered_early = false;
   control.seq = 0;
   Loop::current().ready(*control.done, result);
 }
@@ -205,6 +243,11 @@ Task<void> Link::run_reader() {
     if (head == PacketReader::Head::kIncomplete) {
       const int rc = co_await reader_.receive_more();
       if (rc == 0) continue;
+      if (!established_ && !failed_) {
+        // The answer of the set-up comes on connection 1 and may say why: it is read first.
+        ended_early_ = true;
+        co_return;
+      }
       shut_down(
           rc == -ENODATA ? "the peer closed the connection" : "receiving from the peer failed",
           rc == -ENODATA ? ECONNRESET : -rc);
@@ -229,7 +272,7 @@ Slot* Link::find(uint64_t seq) {
   const uint64_t index = seq & ((1u << kIndexBits) - 1);
   if (index >= kRequestsMax) return nullptr;
   Slot* slot = by_index_[index];
-  return slot != nullptr && slot->seq == seq ? slot : nullptr;
+  return slot != nullptr && slot->seq == seq && !slot->final_early ? slot : nullptr;
 }
 
 bool Link::note_refusal(ConstBytes area) {
@@ -290,8 +333,7 @@ Task<int> Link::handle_reply(ConstBytes area) {
     if (rc != 0) co_return rc;
   }
   slot->remote_equal = reply.equal;
-  forget(*slot);
-  events_.remote_final(*slot, error);
+  finish(*slot, error);
   co_return 0;
 }
 

@@ -10,6 +10,8 @@
 
 namespace hast {
 
+class Link;
+
 /// What a link tells its primary, on the loop thread.
 class LinkEvents {
  public:
@@ -26,6 +28,9 @@ class LinkEvents {
 struct ControlRequest {
   Packet packet;
   uint64_t seq = 0;
+  Link* link = nullptr;
+  bool answered_early = false;  // while the packet still counted as queued
+  int result = 0;
   Completion* done = nullptr;  // result: 0, or -errno (-ENOTCONN when the link ended first)
 };
 
@@ -90,6 +95,9 @@ class Link {
   void send(Slot& slot, const RequestMessage& message);
   void ask(ControlRequest& control, uint32_t index, Completion& done, RequestMessage message);
   void finish_control(ControlRequest& control, int result);
+  void finish(Slot& slot, int error);
+  static void slot_sent(Packet& packet, int result);
+  static void control_sent(Packet& packet, int result);
   uint64_t next_seq(uint32_t index) { return (++sequence_ << kIndexBits) | index; }
   Task<void> run_writer();
   Task<void> run_reader();
@@ -110,6 +118,7 @@ class Link {
   LinkSettings settings_;
   bool established_ = false;
   bool failed_ = false;
+  bool ended_early_ = false;  // connection 2 ended before the set-up did
   const char* why_ = "";
   char refusal_[256] = {};
   Scope scope_;

@@ -11,6 +11,7 @@
 namespace hast {
 
 class Primary;
+class Link;
 
 /// How a component stands towards one request.
 enum class Outcome : uint8_t {
@@ -49,6 +50,7 @@ struct Slot : Request {
   bool is_answered = false;   // the gate was told
   bool gate_holds = false;    // the gate has not released it
   bool engine_holds = false;  // components still have to report
+  bool uncounted = false;     // the counter that must speak of it could not be stored
   bool missed = false;        // some component did not confirm: its extents stay marked
 
   uint64_t seq = 0;  // on the wire, 0 when not there
@@ -60,7 +62,10 @@ struct Slot : Request {
   uint8_t remote_equal = 0;  // its answer
   RangeHold range;
   Packet packet;
-  std::byte hole[4] = {};  // payload of an all-zero WRITE
+  Link* link = nullptr;      // that `packet` goes out on
+  bool final_early = false;  // the final word came while the packet still counted as queued
+  int final_error = 0;       // what it was
+  std::byte hole[4] = {};    // payload of an all-zero WRITE
   uint64_t began_us = 0;
 
   struct Disk : Completion {
