@@ -224,8 +224,7 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   message.remotecnt = metadata.remotecnt;
   attempt.sent_localcnt = metadata.localcnt;
   if (extended_) {
-    const bool equal =
-        virgin_ && metadata_.extra().generation == kGenerationOfEqualContents;
+    const bool equal = virgin_ && metadata_.extra().generation == kGenerationOfEqualContents;
     const uint32_t ext = kExtExtended | (equal ? kExtContentsEqual : 0);
     message.extension = {ext, host_.random(), facts.bootid};
   }

@@ -13,7 +13,7 @@ struct SecondaryFacts {
   uint64_t resuid = 0;  ///< 0: freshly created
   uint64_t localcnt = 0;
   uint64_t remotecnt = 0;
-  bool map_empty = true;  ///< no bit of its own map is set
+  bool map_empty = true;        ///< no bit of its own map is set
   bool contents_equal = false;  ///< fresh, and created with the promise of equal contents
 };
 
@@ -22,8 +22,8 @@ struct PrimaryFacts {
   uint64_t resuid = 0;
   uint64_t localcnt = 0;
   uint64_t remotecnt = 0;
-  bool virgin = false;    ///< it created the resource id just now
-  bool extended = false;  ///< a node of our kind
+  bool virgin = false;          ///< it created the resource id just now
+  bool extended = false;        ///< a node of our kind
   bool contents_equal = false;  ///< virgin, and created with the promise of equal contents
 };
 

@@ -43,6 +43,8 @@ void MapStore::kick() {
 }
 
 Task<int> MapStore::store() {
+  // Whoever asks tries again: the sectors are written anew, so that a success means something.
+  if (!running_) failure_ = 0;
   if (failure_ != 0) co_return failure_;
   // A batch under way took its snapshots before this call, so it takes the one after it.
   const uint64_t mine = batch_begun_ + 1;

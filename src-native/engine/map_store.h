@@ -34,7 +34,7 @@ class MapStore {
   Task<int> overwrite(std::byte value);
 
   void set_flush(bool on) { flush_ = on; }
-  /// After a failure nothing is stored any more.
+  /// The last batch has failed; nothing is stored by itself until somebody asks again.
   bool failed() const { return failure_ != 0; }
   uint64_t updates() const { return updates_; }
   uint64_t write_errors() const { return write_errors_; }

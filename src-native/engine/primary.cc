@@ -199,7 +199,9 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
     counted_ = false;
     count_failed_ = false;
     if (link.settings().extended) {
-      link.tell_map_stored(uint64_t{map_->sync_count()} * map_->extent_bytes());
+      // guard:source-is-no-target: only the side that a pass writes to is told of it.
+      const uint32_t extents = source_ == SyncSource::kPrimary ? map_->sync_count() : 0;
+      link.tell_map_stored(uint64_t{extents} * map_->extent_bytes());
     }
     logf(host_, LogLevel::kInfo, "Connected to the peer (protocol version %u%s).",
          link.settings().version, link.settings().extended ? ", extended" : "");
@@ -235,12 +237,23 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
 Task<int> Primary::adopt(Attempt& attempt) {
   // A lone write may have been counted since the peer decided; then it decided on old facts.
   if (counting_ || metadata_.metadata().localcnt != attempt.sent_localcnt) co_return -EAGAIN;
-  const bool from_peer = attempt.source == SyncSource::kSecondary;
-  if (!from_peer && metadata_.extra().sync_target && !config_.force) {
-    host_.log(
-        LogLevel::kError,
-        "This node's copy is incomplete (a synchronisation to it never finished), but the peer "
-        "takes it for the good one. Make the peer primary instead.");
+  // With our disk detached the peer has the only good copy, whatever its counters say.
+  const bool from_peer = attempt.source == SyncSource::kSecondary || local_detached_;
+  const Extra& own = metadata_.extra();
+  // An original cannot say that a pass has ended; counters that mirror each other do (rule 16).
+  if (!attempt.settings.extended && own.sync_target &&
+      attempt.peer_localcnt == metadata_.metadata().remotecnt &&
+      attempt.peer_remotecnt == metadata_.metadata().localcnt) {
+    const int rc = co_await update_metadata(
+        [](Metadata&, Extra& extra, Primary&) { extra.sync_target = false; });
+    if (rc != 0) co_return rc;
+  }
+  // guard:incomplete-is-no-source
+  if (!from_peer && (own.sync_target || own.local_stale) && !local_detached_ && !config_.force) {
+    logf(host_, LogLevel::kError,
+         "This node's copy is %s, but the peer takes it for the good one. Make the peer primary "
+         "instead.",
+         own.sync_target ? "incomplete (a synchronisation to it never finished)" : "stale");
     co_return -EINVAL;
   }
   if (from_peer) needs_peer_ = true;  // nothing may be written here alone from now on
@@ -254,7 +267,7 @@ Task<int> Primary::adopt(Attempt& attempt) {
   if (!attempt.map.empty()) map_->merge(ConstBytes(attempt.map));
   const int stored = co_await map_store_->store();  // guard:merged-map-stored
   if (stored != 0) co_return stored;
-  source_ = attempt.source;
+  source_ = from_peer ? SyncSource::kSecondary : attempt.source;
   needs_peer_ = from_peer && map_->sync_count() > 0;
   if (needs_peer_) {
     const int rc = co_await update_metadata(
@@ -267,6 +280,7 @@ Task<int> Primary::adopt(Attempt& attempt) {
 void Primary::link_failed(const char*, int) {
   if (link_ == nullptr) return;  // it was not in use yet
   link_ = nullptr;
+  ++losses_;
   admission_open_ = false;  // until the loss is settled (rule 7)
   sync_->stop();
 }
@@ -274,14 +288,17 @@ void Primary::link_failed(const char*, int) {
 /// Rule 7: everything without a final OK is marked, the counter is made durable, then the waiting
 /// requests are answered and new ones admitted.
 Task<void> Primary::settle_loss(Link& link) {
+  const uint32_t marked = map_->sync_count();
   map_->peer_lost();  // guard:unflushed-lost
+  if (map_->sync_count() > marked) peer_lacks_ = true;
   bool writes = false;
   for (Slot* slot = link.outstanding(); slot != nullptr; slot = slot->outstanding_next) {
     if (slot->use != Slot::Use::kClient || slot->op == RequestOp::kRead) continue;
     map_->mark_sync(slot->offset, slot->length);
     writes = true;
   }
-  if (writes && !needs_peer_) {
+  // A detached disk has nothing that the peer might lack: it must never count as newer.
+  if (writes && !needs_peer_ && !local_detached_) {
     const int rc = co_await ensure_counted();  // guard:count-before-answer
     count_failed_ = rc != 0;
   }
@@ -356,12 +373,30 @@ void Primary::stop_admission() {
   reconnect_.wake();
 }
 
+/// A pass that has copied everything is brought to its end, so that the peer is told.
+Task<void> Primary::finish_running_pass() {
+  constexpr uint64_t kStepUs = kSecond / 100;
+  for (uint64_t waited = 0; waited < kSecond; waited += kStepUs) {
+    const bool ending = attached() && source_ != SyncSource::kNone && map_->sync_count() == 0;
+    if (!ending || local_detached_) co_return;
+    SleepTimer pause;
+    co_await pause.sleep_us(kStepUs);
+  }
+}
+
 Task<void> Primary::drain() {
   HAST_ASSERT(stopping_);
   while (in_flight_ > 0) co_await settled_.wait();
   co_await requests_.join();
   if (map_ != nullptr) {
     const int flushed = co_await flush_covering();
+    co_await finish_running_pass();
+    // What the peer may lack and no counter speaks of would be overwritten if the peer became
+    // primary.
+    const bool lacking = map_->sync_count() > 0 && (peer_lacks_ || attached());
+    if (lacking && started_ && !needs_peer_ && !local_detached_) {
+      co_await ensure_counted();  // guard:count-before-demotion
+    }
     if (flushed == 0 && !map_store_->failed()) {
       const int stored = co_await map_store_->store_all();
       if (stored != 0)

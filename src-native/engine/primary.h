@@ -90,6 +90,7 @@ class Primary : public Provider, private LinkEvents {
   using MetadataChange = void (*)(Metadata&, Extra&, Primary&);
   Task<int> update_metadata(MetadataChange change);
   Task<int> ensure_counted();
+  Task<void> finish_running_pass();
   Task<void> tick();
   bool attached() const { return link_ != nullptr; }
   Replication effective_mode() const;
@@ -123,7 +124,12 @@ class Primary : public Provider, private LinkEvents {
   void count_error(RequestOp op);
 
   // primary_io.cc: failures
-  void detach_local(const char* what, int error);
+  /// Gives up the local component if the peer has everything. False: it does not, so that each
+  /// request that fails here has failed.
+  bool detach_local(const char* what, int error);
+  bool peer_has_all() const;
+  bool peer_may_serve(const Slot& slot) const;
+  Task<void> settle_missed(Slot& slot);
   Task<void> record_stale();
 
   // LinkEvents
@@ -156,6 +162,7 @@ class Primary : public Provider, private LinkEvents {
   uint64_t peer_remotecnt_ = 0;
   SyncSource source_ = SyncSource::kNone;
   bool needs_peer_ = false;  // the peer has newer data: nothing can be decided without it
+  bool peer_lacks_ = false;  // it may have lost what it had not flushed; no counter says so
   bool counted_ = false;     // this lone period has raised the counter
   bool counting_ = false;
   bool count_failed_ = false;  // the counter could not be stored: lone writes fail
@@ -177,6 +184,8 @@ class Primary : public Provider, private LinkEvents {
   bool stale_recorded_ = false;
   bool stale_impossible_ = false;
 
+  bool flush_failed_ = false;  // what the local disk has of older writes is unknown from then on
+
   // Flushes: one pair in flight, everybody who comes meanwhile shares the next.
   bool flushing_ = false;
   uint64_t flush_begun_ = 0, flush_ended_ = 0, flush_wanted_ = 0;
@@ -184,6 +193,7 @@ class Primary : public Provider, private LinkEvents {
   WaitList flush_waiters_;
   bool uncached_warned_ = false;
   uint64_t unflushed_since_us_ = 0;
+  uint64_t losses_ = 0;  // links that were in use and failed
 
   EngineCounters counters_;
   uint32_t local_queue_ = 0;

@@ -139,6 +139,17 @@ bool Primary::must_read_remotely(const Slot& slot) const {
   return false;
 }
 
+/// Has the peer what was last written to the range?
+bool Primary::peer_may_serve(const Slot& slot) const {
+  if (local_detached_ || source_ == SyncSource::kSecondary) return true;
+  const uint32_t extent_bytes = map_->extent_bytes();
+  const uint64_t last = (slot.offset + slot.length - 1) / extent_bytes;
+  for (uint64_t extent = slot.offset / extent_bytes; extent <= last; ++extent) {
+    if (map_->in_sync_set(static_cast<uint32_t>(extent))) return false;
+  }
+  return true;
+}
+
 Task<void> Primary::serve_read(Slot& slot) {
   co_await lock(slot, RangeMode::kShared);
   bool local_failed = false;
@@ -162,7 +173,8 @@ Task<void> Primary::serve_read(Slot& slot) {
            attached() ? "; reading from the peer." : ".");
       local_failed = true;
     }
-    if (attached()) {
+    // guard:old-copy-is-not-read
+    if (attached() && peer_may_serve(slot)) {
       const int rc = co_await read_remote(slot);
       if (rc == 0) break;
       if (rc == -ENOTCONN) continue;  // the loss is settled first, then we look again
@@ -259,8 +271,7 @@ Task<int> Primary::make_ready(Slot& slot) {
     if (!local_detached_ && !map_->ready(slot.offset, slot.length)) {
       const int rc = co_await map_store_->store();
       if (rc == 0) continue;
-      if (!attached()) co_return -EIO;
-      detach_local("storing the activemap", -rc);
+      if (!detach_local("storing the activemap", -rc)) co_return -EIO;
       continue;
     }
     // guard:count-before-lone-write
@@ -274,6 +285,7 @@ Task<int> Primary::make_ready(Slot& slot) {
 }
 
 void Primary::issue(Slot& slot) {
+  slot.uncounted = false;
   slot.mode = slot.fua ? Replication::kFullsync : effective_mode();
   slot.missed = false;
   slot.local_errno = local_detached_ ? EIO : 0;
@@ -337,9 +349,7 @@ void Primary::note_local(Slot& slot, int rc) {
   slot.local_errno = -rc;
   count_error(slot.op);
   const bool peer_has_it = slot.remote != Outcome::kNone && slot.remote != Outcome::kLost;
-  if (attached() && peer_has_it) {
-    detach_local("a write", -rc);
-  } else {
+  if (!peer_has_it || !detach_local("a write", -rc)) {
     logf(host_, LogLevel::kError, "Local write failed at %llu (%llu bytes): %s.",
          static_cast<unsigned long long>(slot.offset), static_cast<unsigned long long>(slot.length),
          std::strerror(-rc));
@@ -370,13 +380,26 @@ void Primary::remote_final(Slot& slot, int error) {
          slot.op == RequestOp::kWrite ? "write" : "delete",
          static_cast<unsigned long long>(slot.offset), static_cast<unsigned long long>(slot.length),
          std::strerror(error));
-    slot.remote = Outcome::kError;
+    requests_.spawn(settle_missed(slot));
+    return;
   } else if (slot.fua && attached() && !link_->settings().extended) {
     requests_.spawn(flush_fua(slot));
     return;
   } else {
     slot.remote = Outcome::kOk;
   }
+  progress(slot);
+}
+
+/// The peer has failed a write that we have: as after its loss, our copy counts as the newer one
+/// before the write is answered (rule 8).
+Task<void> Primary::settle_missed(Slot& slot) {
+  map_->mark_sync(slot.offset, slot.length);
+  if (slot.local != Outcome::kError && !needs_peer_ && !local_detached_) {
+    const int rc = co_await ensure_counted();  // guard:count-missed-write
+    if (rc != 0) slot.uncounted = true;
+  }
+  slot.remote = Outcome::kError;
   progress(slot);
 }
 
@@ -391,13 +414,25 @@ Task<void> Primary::flush_fua(Slot& slot) {
 
 void Primary::progress(Slot& slot) {
   if (!slot.is_answered) {
-    Verdict verdict = write_verdict(slot.mode, slot.local, slot.remote);
+    // While the peer has the newer data, only its final word makes a write safe: what it lacks is
+    // overwritten from there.
+    const Replication mode =
+        needs_peer_ ? Replication::kFullsync : slot.mode;  // guard:target-waits
+    // Once the disk is given up, what it has stored counts for nothing.
+    const Outcome local = local_detached_ && slot.local == Outcome::kOk
+                              ? Outcome::kError
+                              : slot.local;  // guard:detached-counts-nothing
+    Verdict verdict = write_verdict(mode, local, slot.remote);
     // A success that rests on the peer alone must first be remembered somewhere (rule 6).
-    if (verdict == Verdict::kSuccess && slot.local == Outcome::kError && !stale_recorded_) {
-      verdict =
-          stale_impossible_ ? Verdict::kFailure : Verdict::kWait;  // guard:stale-before-answer
+    if (verdict == Verdict::kSuccess && local == Outcome::kError && !stale_recorded_) {
+      verdict = stale_impossible_ || !local_detached_
+                    ? Verdict::kFailure
+                    : Verdict::kWait;  // guard:stale-before-answer
     }
     if (slot.remote == Outcome::kLost && count_failed_) verdict = Verdict::kFailure;
+    if (slot.remote == Outcome::kError && (needs_peer_ || slot.uncounted)) {
+      verdict = Verdict::kFailure;  // guard:target-needs-peer
+    }
     if (verdict == Verdict::kSuccess) answer(slot, 0);
     if (verdict == Verdict::kFailure) answer(slot, slot.local_errno != 0 ? slot.local_errno : EIO);
   }
@@ -469,6 +504,7 @@ Task<int> Primary::flush_both() {
   map_->flush_begin();
   unflushed_since_us_ = 0;
   Link* link = link_;
+  const uint64_t losses = losses_;
   Signal remote;
   if (link != nullptr) link->ask_flush(remote);
   const int local = co_await flush_local();
@@ -484,13 +520,13 @@ Task<int> Primary::flush_both() {
       uncached_warned_ = true;
       peer = 0;
     }
-    if (peer != 0 && link_ == link) {
+    if (peer != 0 && losses == losses_) {
       logf(host_, LogLevel::kError, "The peer failed to flush: %s.", std::strerror(-peer));
       link->shut_down("the peer failed to flush", -peer);
     }
   }
   // A peer that was lost meanwhile has taken its unflushed extents to the sync set with it.
-  map_->flush_end(kRemote, link != nullptr && peer == 0 && link_ == link);
+  map_->flush_end(kRemote, link != nullptr && peer == 0 && losses == losses_);
   if (peer != 0) {
     // Rule 9: the loss is settled first (rule 7), then the local flush alone decides.
     while (!admission_open_) co_await admission_.wait();
@@ -505,16 +541,17 @@ Task<int> Primary::flush_both() {
 
 Task<int> Primary::flush_local() {
   if (local_detached_) co_return -EIO;
-  const int rc = co_await disk_.flush();
+  int rc = -EIO;
+  if (!flush_failed_) rc = co_await disk_.flush();
   if (rc == 0) co_return 0;
   ++counters_.flush_errors;
   // After a failed flush nobody knows what is stored; a second one that succeeds would prove
   // nothing.
-  if (attached()) {
-    detach_local("a flush", -rc);
-  } else {
+  if (!flush_failed_) {
     logf(host_, LogLevel::kError, "Local flush failed: %s.", std::strerror(-rc));
   }
+  flush_failed_ = true;  // guard:failed-flush-is-final
+  detach_local("a flush", -rc);
   co_return rc;
 }
 
@@ -527,14 +564,20 @@ void Primary::count_error(RequestOp op) {
   if (op == RequestOp::kDelete) ++counters_.delete_errors;
 }
 
-void Primary::detach_local(const char* what, int error) {
-  if (local_detached_) return;
+bool Primary::peer_has_all() const {
+  return attached() && (source_ == SyncSource::kSecondary || map_->sync_count() == 0);
+}
+
+bool Primary::detach_local(const char* what, int error) {
+  if (local_detached_) return true;
+  if (!peer_has_all()) return false;  // guard:no-detach-without-copy
   logf(host_, LogLevel::kError,
        "The local component failed (%s: %s): detached. All I/O goes to the peer from here on; "
        "replace the disk, then 'hastctl role init', 'hastctl create', 'hastctl role secondary'.",
        what, std::strerror(error));
   local_detached_ = true;
   scope_.spawn(record_stale());
+  return true;
 }
 
 Task<void> Primary::record_stale() {
@@ -558,7 +601,7 @@ Task<void> Primary::record_stale() {
   for (uint32_t i = 0; i < kRequestsMax; ++i) {
     Slot& slot = pool_.at(i);
     const bool waits = slot.use == Slot::Use::kClient && slot.engine_holds && !slot.is_answered &&
-                       slot.local == Outcome::kError;
+                       slot.local != Outcome::kNone;
     if (waits) progress(slot);
   }
 }

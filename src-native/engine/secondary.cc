@@ -109,13 +109,15 @@ Task<int> Secondary::adopt(const Decision& decision) {
     metadata_.unlock();
     if (rc != 0) co_return rc;
   }
-  // With an original the flag can only follow the counters (rule 16); ours tell by themselves.
-  if (config_.extended) co_return 0;
+  // With an original the end of a pass can only be told from the counters (rule 16); ours say it.
   if (decision.counters_equal) {
+    if (config_.extended) co_return 0;
     const int rc =
         co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = false; });
     co_return rc;
   }
+  // The primary has what we lack: known from here on, even if it dies before it begins a pass.
+  // guard:target-from-the-handshake
   if (decision.source == SyncSource::kPrimary && decision.map != MapAnswer::kNone) {
     const int rc =
         co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
@@ -132,7 +134,11 @@ Task<int> Secondary::set_up(SecondaryEnd& end) {
   facts.remotecnt = metadata.remotecnt;
   facts.map_empty = map_->sync_count() == 0;
   facts.contents_equal = metadata_.extra().generation == kGenerationOfEqualContents;
-  const Decision decision = decide(facts, config_.primary);
+  Decision decision = decide(facts, config_.primary);
+  // Which extents a stale copy misses was not recorded: all of them may (rule 6).
+  if (metadata_.extra().local_stale && decision.map == MapAnswer::kOwn) {
+    decision.map = MapAnswer::kFull;  // guard:stale-copy-is-copied-whole
+  }
   if (decision.impossible) {
     host_.log(LogLevel::kWarning,
               "The counters of both nodes contradict each other; everything is synchronised.");
@@ -222,9 +228,10 @@ Task<void> Secondary::run(SecondaryEnd& end) {
   replies_->shut_down();
   while (order_first_ != nullptr) co_await order_waiters_.wait();
   co_await jobs_scope_.join();
+  // Reads are still on the disk; their replies go to the writer, which drops them.
+  while (free_count_ < kRequestsMax) co_await free_waiters_.wait();
   writer_.close();
   silence_.wake();
-  while (free_count_ < kRequestsMax) co_await free_waiters_.wait();
   const int flushed = co_await disk_.flush();
   if (flushed != 0) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
@@ -462,13 +469,19 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
     co_return rc == 0 ? 0 : -EIO;
   }
   if (message.cmd == Command::kSyncDone) {
-    rc = co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = false; });
+    // guard:sync-done-clears
+    rc = co_await update_metadata(
+        [](Metadata&, Extra& extra) { extra.sync_target = extra.local_stale = false; });
   } else {
     // The primary's copy is stale: our counter says so to every later handshake, and since nobody
     // knows which extents it misses from now on, all of them are marked.
     rc = co_await map_store_->overwrite(std::byte{0xff});
     if (rc == 0)
-      rc = co_await update_metadata([](Metadata& metadata, Extra&) { ++metadata.localcnt; });
+      // We have everything: a primary whose peer lacks something does not give up its own disk.
+      rc = co_await update_metadata([](Metadata& metadata, Extra& extra) {
+        ++metadata.localcnt;
+        extra.sync_target = extra.local_stale = false;
+      });
     host_.log(LogLevel::kWarning, "The primary's own copy is stale; this node has the good data.");
   }
   Job* const job = co_await take_job();
@@ -540,7 +553,19 @@ void Secondary::disk_done(Completion& c) {
   --self.on_disk_;
   const int rc = job.result;
   self.release_range(job);
-  self.finish(job, -rc);
+  if (rc != 0 && rc != -EOPNOTSUPP && job.changes) {
+    self.jobs_scope_.spawn(self.finish_failed(job, -rc));
+  } else {
+    self.finish(job, -rc);
+  }
+}
+
+/// A write that failed here makes this copy an incomplete one until the primary has repaired it,
+/// and if the primary dies first nobody else knows.
+Task<void> Secondary::finish_failed(Job& job, int error) {
+  // guard:failed-write-is-remembered
+  co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
+  finish(job, error);
 }
 
 void Secondary::release_range(Job& job) {
@@ -557,7 +582,6 @@ void Secondary::finish(Job& job, int error) {
     logf(host_, LogLevel::kError, "Local request %u failed at %llu: %s.",
          static_cast<unsigned>(job.message.cmd),
          static_cast<unsigned long long>(job.message.offset), std::strerror(error));
-    if (job.changes) failed_disk_ = true;
   }
   ReplyMessage reply = ReplyMessage::done(job.message.seq, errno_to_wire(error));
   if (error == 0 && job.message.cmd == Command::kRead) {

@@ -87,6 +87,7 @@ class Secondary {
   void run_on_disk(Job& job);
   Task<void> run_flush(Job& job);
   static void disk_done(Completion& c);
+  Task<void> finish_failed(Job& job, int error);
   void finish(Job& job, int error);
   void reply_final(Job& job, const ReplyMessage& reply);
   static void final_sent(Packet& packet, int result);
@@ -124,7 +125,6 @@ class Secondary {
   uint64_t arrivals_ = 0;
   bool map_cleared_ = false;
   bool closed_ = false;
-  bool failed_disk_ = false;
   const char* why_ = "";
   SleepTimer silence_;
   std::unique_ptr<std::byte[]> staging_;

@@ -15,6 +15,10 @@ constexpr uint64_t kSecond = 1000000;
 Task<void> Synchroniser::run(bool compare) {
   bool repeated = false;  // an earlier pass over this link has finished
   while (!stopped_) {
+    // A disk that was given up is neither source nor target.
+    while (!stopped_ && primary_.local_detached_)
+      co_await wake_.wait();  // guard:detached-is-no-source
+    if (stopped_) break;
     const bool work = primary_.map_->sync_count() > 0;
     const uint64_t began_us = Loop::current().now_us();
     if (work) {
@@ -158,7 +162,7 @@ Task<int> Synchroniser::chunk_to_peer(Slot& slot, bool compare) {
     if (rc != 0) co_return rc;
     if (slot.remote_equal == 1) co_return 0;
   }
-  if (stopped_ || !primary_.attached()) co_return -ENOTCONN;
+  if (stopped_ || !primary_.attached() || primary_.local_detached_) co_return -ENOTCONN;
   Signal stored;
   slot.op = RequestOp::kWrite;
   slot.mode = Replication::kFullsync;
@@ -215,12 +219,15 @@ Task<bool> Synchroniser::finish_pass() {
   const int stored = co_await p.map_store_->store_all();
   if (stored != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
   const int rc = co_await p.update_metadata([](Metadata& metadata, Extra& extra, Primary& self) {
+    // Only what is still true in our turn; a write that is counted from here on comes after this.
+    if (!self.attached() || self.map_->sync_count() > 0) return;  // guard:count-after-pass
+    self.counted_ = self.peer_lacks_ = false;
     metadata.localcnt = self.peer_remotecnt_;
     metadata.remotecnt = self.peer_localcnt_;
     extra.sync_target = false;
     extra.local_stale = false;
   });
-  if (rc != 0 || stopped_ || !p.attached()) co_return false;
+  if (rc != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
   p.needs_peer_ = false;
   if (p.link_->settings().extended) {
     Signal done;
