@@ -1,5 +1,7 @@
 #include "engine/pair.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -25,7 +27,9 @@ class PipeDialer final : public Dialer {
     if (pair_.link_down() || dead) co_return -ECONNREFUSED;
     const int rc =
         co_await pair_.network.connect(address_, kLink, uint64_t{timeout_ms} * 1000, out);
-    co_return rc;
+    if (!dead && !pair_.link_down()) co_return rc;
+    out.reset();  // the process or the link went meanwhile
+    co_return -ECONNREFUSED;
   }
   bool dead = false;
 
@@ -46,6 +50,15 @@ Task<int> read_area(PacketReader& reader, ConstBytes& area) {
 }
 
 }  // namespace
+
+LazySlab::LazySlab(std::size_t bytes) : bytes_(bytes) {
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  HAST_ASSERT(at != MAP_FAILED);
+  data_ = static_cast<std::byte*>(at);
+}
+
+LazySlab::~LazySlab() { munmap(data_, bytes_); }
 
 std::vector<std::byte> pattern(uint64_t seed, std::size_t size) {
   std::vector<std::byte> bytes(size);
@@ -82,6 +95,7 @@ void Node::create() {
   request.provider_bytes = disk_.size_bytes();
   request.extent_bytes = pair_.options.extent_bytes;
   request.keepdirty = pair_.options.keepdirty;
+  if (pair_.options.layout_hast) request.kind = LayoutKind::kHast;
   const Result<Layout> layout = plan_layout(request);
   HAST_ASSERT(layout.has_value());
   const MetadataBlock block = MetadataBlock::create(initial_metadata(kResource, *layout));
@@ -138,7 +152,7 @@ void Node::become_primary(bool force) {
   role_ = NodeRole::kPrimary;
   begin_life();
   Life& life = *life_;
-  life.slab_memory.reset(new std::byte[std::size_t{kRequestsMax} * kRequestBytesMax]);
+  life.slab = std::make_unique<LazySlab>(std::size_t{kRequestsMax} * kRequestBytesMax);
   PrimaryConfig config;
   config.resource = kResource;
   config.force = force;
@@ -146,7 +160,7 @@ void Node::become_primary(bool force) {
   config.settings.checksum = pair_.options.checksum;
   config.settings.timeout_ms = pair_.options.timeout_ms;
   life.primary = std::make_unique<Primary>(*life.disk, *life.dialer, life.host, config,
-                                           life.slab_memory.get(), kRequestBytesMax);
+                                           life.slab->data(), kRequestBytesMax);
   life.scope.spawn(run_primary(life));
 }
 
@@ -201,6 +215,9 @@ void Node::kill_life(bool lose_power, uint64_t seed) {
   half_open_.reset();
   token_valid_ = false;
   pair_.network.cut(kLink);
+  for (const std::unique_ptr<Pair::Operation>& operation : pair_.operations_) {
+    if (operation->life == life_.get() && !operation->done) operation->orphaned = true;
+  }
   if (life_ != nullptr) {
     static_cast<PipeDialer&>(*life_->dialer).dead = true;
     if (lose_power) {
@@ -291,7 +308,10 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   std::unique_ptr<Stream> first = std::move(half_open_);
   SecondaryConfig config;
   config.resource = kResource;
-  config.primary = {message.resuid, message.localcnt, message.remotecnt, message.virgin,
+  config.primary = {message.resuid,
+                    message.localcnt,
+                    message.remotecnt,
+                    message.virgin,
                     half_extended_ && (message.extension.ext & kExtExtended) != 0,
                     (message.extension.ext & kExtContentsEqual) != 0};
   config.version = half_version_;
@@ -310,10 +330,10 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   end_life();
   begin_life();
   Life& life = *life_;
-  life.slab_memory.reset(new std::byte[std::size_t{kRequestsMax} * kPeerRequestBytesMax]);
+  life.slab = std::make_unique<LazySlab>(std::size_t{kRequestsMax} * kPeerRequestBytesMax);
   life.secondary =
       std::make_unique<Secondary>(*life.disk, life.host, config, std::move(first),
-                                  std::move(stream), life.slab_memory.get(), kPeerRequestBytesMax);
+                                  std::move(stream), life.slab->data(), kPeerRequestBytesMax);
   life.scope.spawn(run_secondary(life));
 }
 
@@ -348,6 +368,29 @@ void Pair::cut(bool refuse) {
   network.cut(kLink);
 }
 
+void Pair::silence() {
+  silent_ = true;
+  network.silence(kLink, 0, true);
+  network.silence(kLink, 1, true);
+}
+
+void Pair::mend() {
+  link_down_ = false;
+  if (!silent_) return;
+  silent_ = false;
+  network.silence(kLink, 0, false);
+  network.silence(kLink, 1, false);
+  network.cut(kLink);  // what was lost on the way is not sent again
+}
+
+void Pair::reap() {
+  for (const std::unique_ptr<Node>& node : nodes_) {
+    std::erase_if(node->dead_, [](const std::unique_ptr<Life>& life) {
+      return life->ended && life->scope.running() == 0 && life->disk->outstanding() == 0;
+    });
+  }
+}
+
 bool Pair::settle(Node& node, uint64_t limit_us) {
   return loop.run_until(
       [&node] {
@@ -361,6 +404,13 @@ bool Pair::settle(Node& node, uint64_t limit_us) {
 
 bool Pair::run_until_serving(Node& node, uint64_t limit_us) {
   return loop.run_until([&node] { return node.serving(); }, limit_us);
+}
+
+void Pair::connect() {
+  b().become_secondary();
+  a().become_primary();
+  CHECK(run_until_serving(a()));
+  CHECK(settle(a()));
 }
 
 bool Pair::equal() {
@@ -380,11 +430,12 @@ Pair::Operation* Pair::begin(Node& node, RequestOp op, uint64_t offset, uint64_t
   operation.bytes.assign(bytes.begin(), bytes.end());
   if (op == RequestOp::kRead) operation.bytes.resize(length);
   Life& life = *node.life();
-  life.scope.spawn(run_operation(*life.primary, life, operation));
+  operation.life = &life;
+  life.scope.spawn(run_operation(*life.primary, operation));
   return &operation;
 }
 
-Task<void> Pair::run_operation(Primary& primary, Life& life, Operation& operation) {
+Task<void> Pair::run_operation(Primary& primary, Operation& operation) {
   ProviderClient client;
   Signal waiter;
   Request* slot = nullptr;
@@ -393,7 +444,8 @@ Task<void> Pair::run_operation(Primary& primary, Life& life, Operation& operatio
     const int rc = co_await waiter;
     if (rc != 0) {
       operation.error = -rc;
-      operation.done = true;
+      operation.done = !operation.orphaned;
+      operation.finished = true;
       co_return;
     }
     got = slot;
@@ -413,19 +465,20 @@ Task<void> Pair::run_operation(Primary& primary, Life& life, Operation& operatio
   if (operation.op == RequestOp::kRead && got->error == 0) {
     std::memcpy(operation.bytes.data(), got->buffer, operation.length);
   }
-  // An answer that a dead process gives reaches nobody.
-  operation.done = !life.ended || life.serving;
+  operation.done = !operation.orphaned;  // what a dead process says reaches nobody
   primary.release(*got);
   while (client.slots_held > 0) {
     SleepTimer pause;
     co_await pause.sleep_us(100);
   }
+  operation.finished = true;
 }
 
 namespace {
 int finish(Pair& pair, const Pair::Operation* operation) {
-  const bool done = pair.loop.run_until([operation] { return operation->done; }, 120'000'000);
-  return done ? operation->error : -1;
+  const bool done = pair.loop.run_until(
+      [operation] { return operation->done || operation->orphaned; }, 120'000'000);
+  return done && operation->done ? operation->error : -1;
 }
 }  // namespace
 
@@ -447,7 +500,7 @@ int Pair::discard(Node& node, uint64_t offset, uint64_t length) {
 }
 
 void Pair::forget_done() {
-  std::erase_if(operations_, [](const std::unique_ptr<Operation>& o) { return o->done; });
+  std::erase_if(operations_, [](const std::unique_ptr<Operation>& o) { return o->finished; });
 }
 
 }  // namespace hast::test

@@ -28,6 +28,7 @@ struct PairOptions {
   Checksum checksum = Checksum::kNone;
   uint32_t timeout_ms = 20000;
   bool original_peer = false;  ///< nobody announces extensions: plain version 2
+  bool layout_hast = false;    ///< data area right behind the map, as the original lays it out
   uint8_t version = 2;         ///< what the secondary answers at most
 };
 
@@ -46,6 +47,20 @@ struct TestHost : EngineHost {
   uint64_t random() override { return random_source.next(); }
 };
 
+/// Buffers for an engine's slots: address space, of which only what is touched becomes memory.
+class LazySlab {
+ public:
+  explicit LazySlab(std::size_t bytes);
+  ~LazySlab();
+  LazySlab(const LazySlab&) = delete;
+  LazySlab& operator=(const LazySlab&) = delete;
+  std::byte* data() { return data_; }
+
+ private:
+  std::byte* data_;
+  std::size_t bytes_;
+};
+
 enum class NodeRole : uint8_t { kInit, kSecondary, kPrimary };
 
 /// One program life on a node's disk. A crash ends a life: its coroutines run to their ends without
@@ -55,8 +70,7 @@ struct Life {
   std::unique_ptr<Primary> primary;
   std::unique_ptr<Secondary> secondary;
   std::unique_ptr<Dialer> dialer;
-  std::unique_ptr<std::byte[]> slab_memory;
-  std::byte* slab = nullptr;
+  std::unique_ptr<LazySlab> slab;
   Scope scope;
   TestHost host;
   StartFailure failure;
@@ -143,7 +157,9 @@ class Pair {
 
   /// Cuts every connection between the nodes; `refuse` also makes new ones fail until `mend`.
   void cut(bool refuse = false);
-  void mend() { link_down_ = false; }
+  /// Nothing arrives any more and nobody is told: the cable is out, until `mend`.
+  void silence();
+  void mend();
   bool link_down() const { return link_down_; }
 
   /// Lets time pass until both are connected, nothing is dirty and all is idle. False at the
@@ -151,6 +167,10 @@ class Pair {
   bool settle(Node& primary, uint64_t limit_us = 60'000'000);
   bool run_until_serving(Node& node, uint64_t limit_us = 60'000'000);
   bool equal();
+  /// Node a as primary, node b as secondary, in sync.
+  void connect();
+  /// Lets go of lives that have ended.
+  void reap();
 
   /// A client's requests on a serving primary; the result is 0 or a positive errno, -1 when it
   /// never came.
@@ -162,23 +182,28 @@ class Pair {
   /// The same without waiting: `result` is set when the answer comes.
   struct Operation {
     bool done = false;
+    bool orphaned = false;  // its process died before it answered
     int error = -1;
     RequestOp op = RequestOp::kWrite;
     uint64_t offset = 0;
     uint64_t length = 0;
     bool fua = false;
     std::vector<std::byte> bytes;  // to write, or what was read
+    Life* life = nullptr;
+    bool finished = false;  // its coroutine has ended
   };
   Operation* begin(Node& node, RequestOp op, uint64_t offset, uint64_t length,
                    ConstBytes bytes = {}, bool fua = false);
   void forget_done();
 
  private:
-  Task<void> run_operation(Primary& primary, Life& life, Operation& operation);
+  friend class Node;
+  Task<void> run_operation(Primary& primary, Operation& operation);
   std::array<std::unique_ptr<Node>, 2> nodes_;
   std::vector<std::unique_ptr<Operation>> operations_;
   std::vector<std::unique_ptr<ProviderClient>> clients_;
   bool link_down_ = false;
+  bool silent_ = false;
 };
 
 std::vector<std::byte> pattern(uint64_t seed, std::size_t size);

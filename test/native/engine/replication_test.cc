@@ -5,22 +5,10 @@
 
 namespace hast::test {
 
-namespace {
-
-Pair& connected(Pair& pair) {
-  pair.b().become_secondary();
-  pair.a().become_primary();
-  CHECK(pair.run_until_serving(pair.a()));
-  CHECK(pair.settle(pair.a()));
-  return pair;
-}
-
-}  // namespace
-
 TEST(replication, "two fresh nodes of ours are made equal and are in sync") {
   Pair pair;
   pair.a().disk().set(2u << 20, pattern(5, 4096));  // left-over content on one side
-  connected(pair);
+  pair.connect();
   CHECK(pair.equal());
   CHECK_EQ(pair.a().metadata().resuid, pair.b().metadata().resuid);
   CHECK(pair.a().metadata().resuid != 0);
@@ -28,7 +16,7 @@ TEST(replication, "two fresh nodes of ours are made equal and are in sync") {
 
 TEST(replication, "a write is on both disks when it is answered in fullsync") {
   Pair pair;
-  connected(pair);
+  pair.connect();
   const auto bytes = pattern(1, 8192);
   CHECK_EQ(pair.write(pair.a(), 65536, bytes), 0);
   CHECK(pair.equal());
@@ -39,7 +27,7 @@ TEST(replication, "a write is on both disks when it is answered in fullsync") {
 
 TEST(replication, "writes made alone are copied when the peer comes back") {
   Pair pair;
-  connected(pair);
+  pair.connect();
   pair.cut(true);
   pair.loop.advance(100000);
   CHECK_EQ(pair.write(pair.a(), 0, pattern(2, 4096)), 0);
@@ -53,7 +41,7 @@ TEST(replication, "writes made alone are copied when the peer comes back") {
 
 TEST(replication, "writes in flight when the link breaks are copied afterwards (R-1)") {
   Pair pair;
-  connected(pair);
+  pair.connect();
   for (uint64_t i = 0; i < 16; ++i) {
     pair.begin(pair.a(), RequestOp::kWrite, i * 131072, 4096, pattern(10 + i, 4096));
   }
@@ -65,7 +53,7 @@ TEST(replication, "writes in flight when the link breaks are copied afterwards (
 
 TEST(replication, "the survivor has every acknowledged write after a crash of the primary") {
   Pair pair;
-  connected(pair);
+  pair.connect();
   const auto bytes = pattern(3, 4096);
   CHECK_EQ(pair.write(pair.a(), 4096, bytes), 0);
   pair.a().crash();
@@ -82,7 +70,7 @@ TEST(replication, "the survivor has every acknowledged write after a crash of th
 
 TEST(replication, "both written alone is refused as split-brain") {
   Pair pair;
-  connected(pair);
+  pair.connect();
   pair.cut(true);
   pair.loop.advance(100000);
   CHECK_EQ(pair.write(pair.a(), 0, pattern(2, 4096)), 0);
@@ -99,7 +87,7 @@ TEST(replication, "both written alone is refused as split-brain") {
 
 TEST(replication, "an out-of-date node that is promoted reads from its newer peer") {
   Pair pair;
-  connected(pair);
+  pair.connect();
   pair.b().become_init();
   pair.loop.advance(100000);
   const auto bytes = pattern(6, 4096);
@@ -116,7 +104,7 @@ TEST(replication, "an out-of-date node that is promoted reads from its newer pee
 
 TEST(replication, "a local write error moves all I/O to the peer and is remembered (rule 6)") {
   Pair pair;
-  connected(pair);
+  pair.connect();
   pair.a().life()->disk->add_fault({FaultComponent::kWrite, -EIO, 1, 1u << 20, UINT64_MAX});
   const auto bytes = pattern(7, 4096);
   CHECK_EQ(pair.write(pair.a(), 4096, bytes), 0);
@@ -136,7 +124,7 @@ TEST(replication, "every mode and a plain version 2, 1 or 0 peer work") {
       options.original_peer = true;
       options.version = version;
       Pair pair(options);
-      connected(pair);
+      pair.connect();
       for (uint64_t i = 0; i < 8; ++i) {
         CHECK_EQ(pair.write(pair.a(), i * 8192, pattern(i, 8192), i == 3), 0);
       }

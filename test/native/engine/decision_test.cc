@@ -1,0 +1,93 @@
+// What a secondary decides at the handshake: every cell of the table.
+
+#include "engine/decision.h"
+
+#include "harness.h"
+
+namespace hast::test {
+
+namespace {
+
+struct Row {
+  const char* what;
+  uint64_t secondary_local, secondary_remote, primary_local, primary_remote;
+  Refusal refusal;
+  SyncSource source;
+  MapAnswer map;
+};
+
+constexpr Refusal kFine = Refusal::kNone;
+constexpr SyncSource kFromPrimary = SyncSource::kPrimary;
+constexpr SyncSource kFromSecondary = SyncSource::kSecondary;
+
+// Secondary 3/3; the primary's two counters against it.
+constexpr Row kRows[] = {
+    {"local behind, remote ahead", 3, 3, 2, 4, kFine, kFromPrimary, MapAnswer::kFull},
+    {"local equal, remote ahead", 3, 3, 3, 4, kFine, kFromPrimary, MapAnswer::kFull},
+    {"local ahead, remote ahead", 3, 3, 4, 4, kFine, kFromPrimary, MapAnswer::kFull},
+    {"local behind, remote equal", 3, 3, 2, 3, kFine, kFromPrimary, MapAnswer::kFull},
+    {"mirrored", 3, 3, 3, 3, kFine, kFromPrimary, MapAnswer::kOwn},
+    {"primary wrote alone", 3, 3, 4, 3, kFine, kFromPrimary, MapAnswer::kOwn},
+    {"both behind", 3, 3, 2, 2, kFine, kFromSecondary, MapAnswer::kFull},
+    {"secondary wrote alone", 3, 3, 3, 2, kFine, kFromSecondary, MapAnswer::kOwn},
+    {"both wrote alone", 3, 3, 4, 2, Refusal::kSplitBrain, SyncSource::kNone, MapAnswer::kNone},
+};
+
+}  // namespace
+
+TEST(decision, "all nine cells of the counter table (replication 7)") {
+  for (const Row& row : kRows) {
+    for (const bool extended : {false, true}) {
+      const SecondaryFacts s{7, row.secondary_local, row.secondary_remote, true};
+      PrimaryFacts p;
+      p.resuid = 7;
+      p.localcnt = row.primary_local;
+      p.remotecnt = row.primary_remote;
+      p.extended = extended;
+      const Decision d = decide(s, p);
+      const bool as_expected =
+          d.refusal == row.refusal && d.source == row.source && d.map == row.map && !d.adopt;
+      if (!as_expected) fail(__FILE__, __LINE__, row.what);
+      CHECK_EQ(d.impossible, row.map == MapAnswer::kFull);
+      CHECK_EQ(d.counters_equal, row.primary_local == 3 && row.primary_remote == 3);
+    }
+  }
+}
+
+TEST(decision, "another resource id is refused, whatever the counters say") {
+  PrimaryFacts p;
+  p.resuid = 8;
+  CHECK(decide({7, 0, 0, true}, p).refusal == Refusal::kIdentity);
+  p.virgin = true;  // a primary that was created anew
+  CHECK(decide({7, 0, 0, true}, p).refusal == Refusal::kIdentity);
+}
+
+TEST(decision, "a fresh secondary takes the id and is copied to in full") {
+  PrimaryFacts p;
+  p.resuid = 8;
+  p.localcnt = 2;
+  const Decision d = decide({}, p);
+  CHECK(d.adopt);
+  CHECK(d.source == SyncSource::kPrimary);
+  CHECK(d.map == MapAnswer::kFull);
+}
+
+TEST(decision, "two virgins: nothing is copied beside an original, everything between ours (5)") {
+  PrimaryFacts p;
+  p.resuid = 8;
+  p.virgin = true;
+  CHECK(decide({}, p).map == MapAnswer::kNone);
+  p.extended = true;
+  CHECK(decide({}, p).map == MapAnswer::kFull);
+}
+
+TEST(decision, "a fresh secondary with a marked map is no virgin (R-11)") {
+  PrimaryFacts p;
+  p.resuid = 8;
+  p.virgin = true;
+  SecondaryFacts s;
+  s.map_empty = false;
+  CHECK(decide(s, p).map == MapAnswer::kFull);
+}
+
+}  // namespace hast::test

@@ -1,0 +1,241 @@
+// Disks that fail, on either node, and what may be answered and read afterwards.
+
+#include <algorithm>
+#include <cerrno>
+
+#include "engine/pair.h"
+#include "harness.h"
+
+namespace hast::test {
+
+namespace {
+
+constexpr uint64_t kDataAt = 1u << 20;  // where user data begin on the disk
+constexpr uint64_t kSecond = 1'000'000;
+
+FaultComponent::Fault data_fault(uint32_t kinds, uint64_t times = UINT64_MAX) {
+  return {kinds, -EIO, times, kDataAt, UINT64_MAX};
+}
+
+std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::size_t size) {
+  std::vector<std::byte> bytes(size);
+  CHECK_EQ(pair.read(node, offset, bytes), 0);
+  return bytes;
+}
+
+}  // namespace
+
+TEST(failure, "a disk that was given up is never the source of a copy (rule 6)") {
+  Pair pair;
+  pair.connect();
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  const auto bytes = pattern(7, 4096);
+  CHECK_EQ(pair.write(pair.a(), 4096, bytes), 0);
+  pair.loop.advance(10 * kSecond);
+  CHECK(std::ranges::equal(pair.b().data().subspan(4096, 4096), bytes));
+  CHECK(read_back(pair, pair.a(), 4096, 4096) == bytes);
+}
+
+TEST(failure, "a stale copy is remembered, refused, and made whole by the peer (rule 6)") {
+  Pair pair;
+  pair.connect();
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  CHECK(pair.a().extra().local_stale);
+  CHECK_EQ(pair.b().metadata().localcnt, 1u);
+  pair.a().crash();
+  pair.b().become_init();
+  pair.a().become_primary();
+  pair.loop.run_until([&] { return pair.a().role() == NodeRole::kInit; }, 60 * kSecond);
+  CHECK(!pair.a().serving());
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  pair.a().become_secondary();
+  CHECK(pair.settle(pair.b()));
+  CHECK(pair.equal());
+  CHECK(!pair.a().extra().local_stale);
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+}
+
+TEST(failure, "success that rests on the peer waits until the stale copy is recorded (rule 6)") {
+  Pair pair;
+  pair.connect();
+  // Nothing can be written here any more, and the peer cannot record it either.
+  pair.a().life()->disk->add_fault({FaultComponent::kWrite, -EIO});
+  pair.b().life()->disk->add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, kDataAt});
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), EIO);
+}
+
+TEST(failure, "a node whose peer lacks something does not give up its own disk (rule 6)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(100000);
+  const auto kept = pattern(3, 4096);
+  CHECK_EQ(pair.write(pair.a(), 0, kept), 0);
+  // The pass to the peer cannot end: its disk fails.
+  pair.mend();
+  CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 60 * kSecond) ||
+        true);
+  pair.b().life()->disk->add_fault(data_fault(FaultComponent::kWrite));
+  pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 60 * kSecond);
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 0, kept), 0);
+  pair.mend();
+  // From the first moment of the connection the peer's disk refuses writes.
+  pair.loop.run_until(
+      [&] {
+        Life* life = pair.b().life();
+        if (life != nullptr && !life->ended)
+          life->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+        return pair.a().primary()->stats().complete;
+      },
+      60 * kSecond);
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  CHECK_EQ(pair.write(pair.a(), 1u << 20, pattern(4, 4096)), EIO);
+  CHECK(!pair.a().primary()->stats().local_stale);
+  CHECK(read_back(pair, pair.a(), 0, 4096) == kept);
+}
+
+TEST(failure, "a write that the peer failed counts as written alone before it is answered (8)") {
+  Pair pair;
+  pair.connect();
+  pair.b().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  const auto bytes = pattern(7, 4096);
+  CHECK_EQ(pair.write(pair.a(), 4096, bytes), 0);
+  CHECK_EQ(pair.a().metadata().localcnt, 1u);
+  CHECK(pair.b().extra().sync_target);  // it knows by itself that it lacks something
+  // Planned change of roles before it was repaired: the good copy wins.
+  pair.a().become_secondary();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK(read_back(pair, pair.b(), 4096, 4096) == bytes);
+  CHECK(pair.settle(pair.b()));
+  CHECK(pair.equal());
+}
+
+TEST(failure, "a write that the peer failed is repaired by itself, and a later lone one counts") {
+  Pair pair;
+  pair.connect();
+  pair.b().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+  CHECK_EQ(pair.a().metadata().localcnt, 0u);
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(8, 4096)), 0);
+  CHECK_EQ(pair.a().metadata().localcnt, 1u);
+}
+
+TEST(failure, "a node that failed a write does not take over (rule 16)") {
+  Pair pair;
+  pair.connect();
+  pair.b().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.a().crash();
+  pair.b().become_primary();
+  Life* life = pair.b().life();
+  pair.loop.run_until([life] { return life->started; }, 60 * kSecond);
+  CHECK(!life->serving);
+}
+
+TEST(failure, "a read that fails here is not served by a peer with an older block (5 of 13)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.mend();
+  // Both reads fail: the synchroniser's, so that the extent stays marked, and the client's.
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kRead));
+  CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 60 * kSecond));
+  std::vector<std::byte> back(4096);
+  CHECK_EQ(pair.read(pair.a(), 4096, back), EIO);
+}
+
+TEST(failure, "a read that fails here is served by a peer that has the block (replication 3)") {
+  Pair pair;
+  pair.connect();
+  const auto bytes = pattern(7, 4096);
+  CHECK_EQ(pair.write(pair.a(), 4096, bytes), 0);
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kRead));
+  CHECK(read_back(pair, pair.a(), 4096, 4096) == bytes);
+}
+
+TEST(failure, "a flush that failed is never followed by one that succeeds (rule 6)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+  CHECK_EQ(pair.flush(pair.a()), EIO);
+  CHECK_EQ(pair.flush(pair.a()), EIO);
+}
+
+TEST(failure, "a failed flush with the peer there moves all I/O to the peer (rule 6, R-5)") {
+  Pair pair;
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  CHECK(pair.a().primary()->stats().local_stale);
+  CHECK_EQ(pair.b().metadata().localcnt, 1u);
+}
+
+TEST(failure,
+     "the peer's failed flush ends the connection and marks all; local success counts (9)") {
+  Pair pair;
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.b().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(8, 4096)), 0);
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  CHECK(pair.a().logged("failed to flush"));
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
+TEST(failure, "a map that cannot be stored alone fails the write, and is tried again (R-4)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  pair.a().life()->disk->add_fault({FaultComponent::kWrite, -EIO, 1, 4096, 512});
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), EIO);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.mend();
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
+TEST(failure, "a failed chunk keeps its extent marked, and the pass is not over (R-14)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(7, 131072)), 0);
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kRead, 1));
+  pair.mend();
+  CHECK(pair.loop.run_until([&] { return pair.a().logged("it stays marked"); }, 60 * kSecond));
+  CHECK(pair.a().primary()->stats().dirty_bytes > 0);
+  CHECK_EQ(pair.a().metadata().localcnt, 1u);
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
+TEST(failure, "memsync with no copy stored is no success (R-3)") {
+  PairOptions options;
+  options.replication = Replication::kMemsync;
+  Pair pair(options);
+  pair.connect();
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  pair.b().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), EIO);
+}
+
+}  // namespace hast::test

@@ -1,0 +1,409 @@
+// The peer goes away: what is marked, counted and answered; who may serve afterwards.
+
+#include <algorithm>
+#include <cerrno>
+
+#include "engine/pair.h"
+#include "harness.h"
+
+namespace hast::test {
+
+namespace {
+constexpr uint64_t kSecond = 1'000'000;
+
+std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::size_t size) {
+  std::vector<std::byte> bytes(size);
+  CHECK_EQ(pair.read(node, offset, bytes), 0);
+  return bytes;
+}
+
+/// Steps until the node has so many writes in flight at the disk.
+void until_on_disk(Pair& pair, Node& node, std::size_t count) {
+  pair.loop.run_until([&] { return node.life()->disk->outstanding() >= count; }, kSecond);
+}
+}  // namespace
+
+TEST(loss, "a reply that overtakes the end of its own send frees nothing early") {
+  Pair pair;
+  pair.network.options.capacity_bytes = 6000;  // a batch is sent in many pieces
+  pair.connect();
+  for (uint64_t round = 0; round < 20; ++round) {
+    for (uint64_t i = 0; i < 32; ++i) {
+      pair.begin(pair.a(), RequestOp::kWrite, i * 4096, 4096, pattern(round * 100 + i, 4096));
+    }
+    pair.loop.advance(50);
+  }
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
+TEST(loss, "bits are on disk before the first byte of data (1 of 13, rule 10)") {
+  Pair pair;
+  pair.connect();
+  pair.a().life()->disk->hold();
+  pair.begin(pair.a(), RequestOp::kWrite, 900 * 1024, 4096, pattern(7, 4096));
+  pair.loop.advance(1000);
+  // Only the map's sector is under way, and nothing has gone to the peer.
+  CHECK_EQ(pair.a().life()->disk->outstanding(), 1u);
+  CHECK(!std::ranges::equal(pair.b().data().subspan(900 * 1024, 4096), pattern(7, 4096)));
+  pair.a().life()->disk->release();
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
+TEST(loss, "every difference after a crash lies under a bit of the map (2 of 13)") {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    PairOptions options;
+    options.seed = seed;
+    options.replication = static_cast<Replication>(seed % 3);
+    Pair pair(options);
+    pair.connect();
+    for (uint64_t i = 0; i < 24; ++i) {
+      pair.begin(pair.a(), RequestOp::kWrite, i * 122880, 8192, pattern(seed * 100 + i, 8192));
+    }
+    pair.loop.advance(20 * seed);
+    if (seed % 2 == 0) {
+      pair.a().crash();
+    } else {
+      pair.a().power_cut(seed);
+    }
+    pair.loop.advance(2 * kSecond);  // the other one carries out what it has received
+    const std::vector<std::byte> map = pair.a().map();
+    const ConstBytes left = pair.a().data();
+    const ConstBytes right = pair.b().data();
+    for (std::size_t at = 0; at < left.size(); at += 4096) {
+      if (std::ranges::equal(left.subspan(at, 4096), right.subspan(at, 4096))) continue;
+      const std::size_t extent = at / options.extent_bytes;
+      const bool marked = (static_cast<unsigned>(map[extent / 8]) >> (extent % 8) & 1) != 0;
+      if (!marked) fail(__FILE__, __LINE__, "unmarked difference, seed " + std::to_string(seed));
+    }
+  }
+}
+
+TEST(loss, "the counter is on disk before the first lone write is answered (R-12, R-13)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(1, 4096)), 0);
+  pair.a().power_cut(0);
+  CHECK_EQ(pair.a().metadata().localcnt, 1u);
+}
+
+TEST(loss, "one lone period counts once, also with deletes only; a refused write never (rule 7)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.discard(pair.a(), 0, 8192), 0);
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(1, 4096)), 0);
+  CHECK_EQ(pair.write(pair.a(), 131072, pattern(1, 4096)), 0);
+  CHECK_EQ(pair.a().metadata().localcnt, 1u);
+}
+
+TEST(loss, "a start without the peer counts anew on the first write (R-13)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(1, 4096)), 0);
+  pair.a().crash();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(2, 4096)), 0);
+  CHECK_EQ(pair.a().metadata().localcnt, 2u);
+}
+
+TEST(loss, "writes in flight at the loss count before they are answered (rule 7)") {
+  Pair pair;
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(1, 4096)), 0);
+  pair.b().life()->disk->hold();
+  Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, 0, 4096, pattern(2, 4096));
+  pair.loop.advance(kSecond / 2);
+  CHECK(!write->done);
+  pair.cut(true);
+  CHECK(pair.loop.run_until([write] { return write->done; }, 60 * kSecond));
+  CHECK_EQ(write->error, 0);
+  CHECK_EQ(pair.a().metadata().localcnt, 1u);
+  pair.b().life()->disk->release();
+}
+
+TEST(loss, "what the peer had not flushed is copied again when it lost power (rule 1)") {
+  Pair pair;
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(2, 131072)), 0);
+  pair.b().power_cut(4);  // loses its cache
+  CHECK(!pair.equal());
+  pair.b().become_secondary();
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
+TEST(loss, "demoted before the peer got back what it lost: the good copy wins") {
+  Pair pair;
+  pair.connect();
+  const auto bytes = pattern(2, 131072);
+  CHECK_EQ(pair.write(pair.a(), 0, bytes), 0);
+  pair.b().power_cut(4);
+  CHECK(!pair.equal());
+  pair.a().become_secondary();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK(read_back(pair, pair.b(), 0, 131072) == bytes);
+  CHECK(pair.settle(pair.b()));
+  CHECK(pair.equal());
+}
+
+TEST(loss, "what a secondary called received is carried out and flushed at the end (R-17)") {
+  PairOptions options;
+  options.replication = Replication::kMemsync;
+  Pair pair(options);
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(1, 4096)), 0);
+  pair.b().life()->disk->set_delay(20000, 50000);
+  for (uint64_t i = 0; i < 8; ++i) {
+    CHECK_EQ(pair.write(pair.a(), i * 4096, pattern(10 + i, 4096)), 0);
+  }
+  pair.a().crash();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  pair.b().power_cut(4);
+  for (uint64_t i = 0; i < 8; ++i) {
+    CHECK(std::ranges::equal(pair.b().data().subspan(i * 4096, 4096), pattern(10 + i, 4096)));
+  }
+}
+
+TEST(loss, "a secondary with reads on its disk comes to its end") {
+  Pair pair;
+  pair.a().disk().set(2u << 20, pattern(5, 131072));
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  until_on_disk(pair, pair.b(), 4);  // comparisons of the first pass
+  Life* const life = pair.b().life();
+  pair.b().life()->disk->hold();
+  pair.loop.advance(1000);
+  pair.cut(true);
+  pair.loop.advance(1000);
+  life->disk->release();
+  CHECK(pair.loop.run_until([life] { return life->ended; }, 60 * kSecond));
+}
+
+TEST(loss, "a flush that ends after the peer was lost confirms nothing there (rule 1)") {
+  Pair pair;
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(1, 4096)), 0);
+  pair.a().life()->disk->hold();
+  Pair::Operation* flush = pair.begin(pair.a(), RequestOp::kFlush, 0, 0);
+  pair.loop.advance(kSecond / 2);  // the peer has answered, our disk has not
+  pair.cut(true);
+  pair.loop.advance(1000);
+  pair.a().life()->disk->release();
+  CHECK(pair.loop.run_until([flush] { return flush->done; }, 60 * kSecond));
+  CHECK_EQ(flush->error, 0);
+  pair.mend();
+  CHECK(pair.settle(pair.a()));
+}
+
+TEST(loss, "after a FLUSH both disks have every answered write, in every mode (rule 9)") {
+  for (const Replication mode :
+       {Replication::kFullsync, Replication::kMemsync, Replication::kAsync}) {
+    PairOptions options;
+    options.replication = mode;
+    Pair pair(options);
+    pair.connect();
+    for (uint64_t i = 0; i < 8; ++i) {
+      CHECK_EQ(pair.write(pair.a(), i * 8192, pattern(10 + i, 8192)), 0);
+    }
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    pair.b().power_cut(4);
+    pair.a().power_cut(4);
+    for (uint64_t i = 0; i < 8; ++i) {
+      CHECK(std::ranges::equal(pair.a().data().subspan(i * 8192, 8192), pattern(10 + i, 8192)));
+      CHECK(std::ranges::equal(pair.b().data().subspan(i * 8192, 8192), pattern(10 + i, 8192)));
+    }
+  }
+}
+
+TEST(loss, "FUA survives a power cut on both nodes, beside ours and beside an original (rule 9)") {
+  for (const bool original : {false, true}) {
+    PairOptions options;
+    options.replication = Replication::kAsync;
+    options.original_peer = original;
+    Pair pair(options);
+    pair.connect();
+    CHECK_EQ(pair.write(pair.a(), 8192, pattern(3, 4096), true), 0);
+    pair.b().power_cut(4);
+    pair.a().power_cut(4);
+    CHECK(std::ranges::equal(pair.a().data().subspan(8192, 4096), pattern(3, 4096)));
+    CHECK(std::ranges::equal(pair.b().data().subspan(8192, 4096), pattern(3, 4096)));
+  }
+}
+
+TEST(loss, "fullsync waits for the peer's disk, memsync for its memory, async for neither") {
+  for (const Replication mode :
+       {Replication::kFullsync, Replication::kMemsync, Replication::kAsync}) {
+    PairOptions options;
+    options.replication = mode;
+    Pair pair(options);
+    pair.connect();
+    CHECK_EQ(pair.write(pair.a(), 0, pattern(1, 4096)), 0);
+    pair.b().life()->disk->hold();
+    Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, 0, 4096, pattern(2, 4096));
+    pair.loop.advance(kSecond / 2);
+    CHECK_EQ(write->done, mode != Replication::kFullsync);
+    pair.b().life()->disk->release();
+    CHECK(pair.settle(pair.a()));
+  }
+}
+
+TEST(loss, "the source of a copy is not taken for its target (rule 16)") {
+  Pair pair;
+  pair.connect();
+  pair.b().become_init();
+  pair.loop.advance(100000);
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(6, 131072)), 0);
+  pair.a().become_secondary();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  pair.loop.advance(50);
+  CHECK(!pair.a().extra().sync_target);
+  CHECK(pair.b().extra().sync_target);
+  // The target dies in the middle: the source serves.
+  pair.b().crash();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+}
+
+TEST(loss, "half a copy is not served, until the pass is over (rule 16)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  for (uint64_t i = 0; i < 16; ++i) {
+    CHECK_EQ(pair.write(pair.a(), i * 131072, pattern(10 + i, 131072)), 0);
+  }
+  pair.mend();
+  CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 60 * kSecond));
+  pair.loop.advance(200);
+  CHECK(pair.a().primary()->stats().dirty_bytes > 0);
+  pair.a().crash();
+  pair.b().become_primary();
+  Life* life = pair.b().life();
+  pair.loop.run_until([life] { return life->started; }, 60 * kSecond);
+  CHECK(!life->serving);
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  pair.b().become_secondary();
+  CHECK(pair.settle(pair.a()));
+  CHECK(!pair.b().extra().sync_target);
+  CHECK(pair.equal());
+}
+
+TEST(loss, "with the newer data at the peer, success waits for the peer's disk in every mode") {
+  for (const Replication mode : {Replication::kMemsync, Replication::kAsync}) {
+    PairOptions options;
+    options.replication = mode;
+    Pair pair(options);
+    pair.connect();
+    pair.b().become_init();
+    pair.loop.advance(100000);
+    for (uint64_t i = 0; i < 16; ++i) {
+      CHECK_EQ(pair.write(pair.a(), i * 131072, pattern(6 + i, 131072)), 0);
+    }
+    pair.a().become_secondary();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    const uint64_t last = 15 * 131072;
+    pair.a().life()->disk->add_fault({FaultComponent::kWrite, -EIO, 1, (1u << 20) + last, 4096});
+    Pair::Operation* write = pair.begin(pair.b(), RequestOp::kWrite, last, 4096, pattern(99, 4096));
+    CHECK(pair.loop.run_until([write] { return write->done; }, 60 * kSecond));
+    CHECK_EQ(write->error, EIO);
+    CHECK(pair.settle(pair.b()));
+    CHECK(pair.equal());
+  }
+}
+
+TEST(loss, "a demotion settles what is in flight, refuses what is new, and leaves nothing marked") {
+  Pair pair;
+  pair.connect();
+  std::vector<Pair::Operation*> writes;
+  for (uint64_t i = 0; i < 16; ++i) {
+    writes.push_back(
+        pair.begin(pair.a(), RequestOp::kWrite, i * 8192, 8192, pattern(10 + i, 8192)));
+  }
+  pair.loop.advance(20);
+  pair.a().become_secondary();
+  for (const Pair::Operation* write : writes) CHECK(write->done);
+  CHECK(pair.equal());
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK_EQ(pair.a().metadata().localcnt, 0u);
+}
+
+TEST(loss, "a refusal is heard even when the second connection ends first") {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    PairOptions options;
+    options.seed = seed;
+    Pair pair(options);
+    pair.network.options.delay_max_us = 500;
+    pair.connect();
+    pair.cut(true);
+    pair.loop.advance(kSecond);
+    CHECK_EQ(pair.write(pair.a(), 0, pattern(2, 4096)), 0);
+    pair.a().become_init();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    CHECK_EQ(pair.write(pair.b(), 0, pattern(3, 4096)), 0);
+    pair.mend();
+    pair.a().become_secondary();
+    pair.loop.advance(12 * kSecond);
+    CHECK(pair.b().logged("split-brain"));
+    CHECK(!pair.b().logged("(no answer)"));
+  }
+}
+
+TEST(loss, "both wrote before they ever met: nothing is taken for equal (R-11)") {
+  for (const bool original : {false, true}) {
+    PairOptions options;
+    options.original_peer = original;
+    Pair pair(options);
+    pair.cut(true);
+    for (Node* node : {&pair.a(), &pair.b()}) {
+      node->become_primary();
+      CHECK(pair.run_until_serving(*node));
+      CHECK_EQ(pair.write(*node, 4096, pattern(node == &pair.a() ? 1 : 2, 4096)), 0);
+      node->become_init();
+    }
+    pair.mend();
+    pair.b().become_secondary();
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    const bool same = pair.settle(pair.a(), 20 * kSecond) && pair.equal();
+    CHECK(same || pair.a().logged("split-brain"));
+  }
+}
+
+TEST(loss, "restarts as primary on both sides do not hide a divergence (R-13)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  pair.a().crash();
+  pair.b().crash();
+  for (Node* node : {&pair.a(), &pair.b()}) {
+    node->become_primary();
+    CHECK(pair.run_until_serving(*node));
+    CHECK_EQ(pair.write(*node, 4096, pattern(node == &pair.a() ? 1 : 2, 4096)), 0);
+    node->become_init();
+  }
+  pair.mend();
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  pair.loop.advance(20 * kSecond);
+  CHECK(pair.a().logged("split-brain"));
+}
+
+}  // namespace hast::test
