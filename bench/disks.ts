@@ -57,13 +57,15 @@ export async function inspect(name: string): Promise<DiskFacts> {
     if (error instanceof BenchError) throw error;
     throw new BenchError(`${name}: ${(error as Error).message}`);
   }
-  const signatures = await run('wipefs', ['--no-act', '-iO', 'TYPE', path], 20);
+  const inUse = isHeld(path); // nobody looks at what is on a disk that is not to be had anyway
+  const probe = ['--no-act', '-iO', 'TYPE', path];
+  const signatures = inUse ? 'unknown' : await run('wipefs', probe, 20);
   const types = signatures.split('\n').filter((line) => line.trim() !== '');
   return {
     path,
     bytes: Number(await lsblk(path, 'SIZE')),
     serial: await lsblk(path, 'SERIAL'),
-    inUse: isHeld(path),
+    inUse,
     contents: types.length > 0 ? types.join(', ') : headOf(path),
   };
 }

@@ -146,6 +146,7 @@ function chooseUser(asked: string | undefined): User | undefined {
   const name = asked ?? 'nobody';
   const ids = native.host.lookupUser(name);
   if (ids === null) throw new BenchError(`there is no user ${name}: name one with --user`);
+  if (ids.uid === 0) throw new BenchError('a worker is never root: name another one with --user');
   return { name, ...ids };
 }
 
