@@ -14,6 +14,7 @@ import {
   mountProblem,
 } from './demo/files.ts';
 import { cleanup, DemoError, freePorts, missingPackages, run, until } from './demo/host.ts';
+import { readableInstallation } from './demo/installation.ts';
 import { BLOCK_BYTES, type Blocks, checkBlocks, Writer } from './demo/load.ts';
 import { configuration, HastNode, type WorkerState } from './demo/node.ts';
 import { count, mebibytes, Story, seconds } from './demo/story.ts';
@@ -25,7 +26,6 @@ const WRITES_ALONE = 5000;
 const WRITES_MEANWHILE = 1000;
 const LIMIT_MS = 110_000;
 const LONGEST_TMPDIR = 70; // a socket in there must fit into 107 bytes
-const WORKER_USER = 'nobody';
 const EXIT = { failed: 1, noTools: 69, interrupted: 130 } as const;
 
 const story = new Story();
@@ -53,8 +53,9 @@ function makeDirectory(): string {
 async function setScene(): Promise<Scene> {
   const directory = makeDirectory();
   const config = join(directory, 'hast.conf');
-  writeFileSync(config, configuration(directory, await freePorts(), asRoot ? WORKER_USER : null));
-  const place = { directory, config };
+  const { root, user } = await readableInstallation(directory);
+  writeFileSync(config, configuration(directory, await freePorts(), user));
+  const place = { directory, config, root };
   return {
     directory,
     left: new HastNode('left', place, story),

@@ -5,13 +5,14 @@ import { join } from 'node:path';
 import { DemoError, isGone, killGroup, run, startLogged, until } from './host.ts';
 import type { Story } from './story.ts';
 
-const ROOT = new URL('../..', import.meta.url).pathname;
 const RESOURCE = 'data';
 const LOG_LINES = 15;
 
 export interface Place {
   readonly directory: string;
   readonly config: string;
+  /** Of the installation. */
+  readonly root: string;
 }
 
 export interface WorkerState {
@@ -92,8 +93,8 @@ export class HastNode {
   /** Starts hastd and waits until it answers. */
   async start(): Promise<void> {
     this.#story.command(this.name, 'hastd');
-    const { config } = this.#place;
-    const args = [join(ROOT, 'dist/bin/hastd.js'), '-F', '-c', config, '-n', this.name];
+    const { config, root } = this.#place;
+    const args = [join(root, 'dist/bin/hastd.js'), '-F', '-c', config, '-n', this.name];
     const daemon = startLogged(process.execPath, args, this.#log);
     this.#daemon = daemon;
     await until(`hastd of ${this.name} answers`, 20_000, async () => {
@@ -161,8 +162,8 @@ export class HastNode {
   }
 
   #ctl(command: string, args: readonly string[]): Promise<string> {
-    const { config } = this.#place;
-    const program = join(ROOT, 'dist/bin/hastctl.js');
+    const { config, root } = this.#place;
+    const program = join(root, 'dist/bin/hastctl.js');
     return run(process.execPath, [program, command, '-c', config, '-n', this.name, ...args]);
   }
 }
