@@ -38,10 +38,12 @@ const PROTOCOL = 2;
 
 type User = { readonly uid: number; readonly gid: number };
 
-export function readDaemonConfig(options: DaemonOptions): Promise<Config> {
-  const { config, node, pidfile } = options;
+export async function readDaemonConfig(options: DaemonOptions): Promise<Config> {
+  const { config: path, node, pidfile } = options;
   const names = node === null ? hostNames() : [node];
-  return readConfig(config, names, { pidfile: pidfile ?? undefined });
+  const config = await readConfig(path, names, { pidfile: pidfile ?? undefined });
+  refuseUnavailable(config);
+  return config;
 }
 
 export class Daemon {
@@ -105,7 +107,6 @@ export class Daemon {
    */
   static async start(options: DaemonOptions, log: Logger): Promise<Daemon> {
     const config = await readDaemonConfig(options);
-    refuseUnavailable(config);
     for (const { at, text } of [...config.warnings, ...partlyAvailable(config)]) {
       log.warning(`${at.file}:${at.line}:${at.column}: ${text}`);
     }

@@ -303,7 +303,9 @@ void Engine::Thread::live(Door& door) {
   std::string error;
   ring = Ring::create(kRingEntries, error);
   if (ring == nullptr) {
-    fail(71, "IO_URING", error);
+    // Locked memory is shared by all workers of a user: what is lacking now may come back.
+    const bool temporary = errno == ENOMEM || errno == EAGAIN;
+    fail(temporary ? 75 : 71, "IO_URING", error);
     return;
   }
   ComponentFacts facts;

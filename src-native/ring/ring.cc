@@ -65,11 +65,13 @@ std::unique_ptr<Ring> Ring::create(uint32_t entries, std::string& error) {
   const int result = setup(*ring, entries);
   if (result < 0) {
     error = refusal(result);
+    errno = -result;
     return nullptr;
   }
   if ((ring->features & kFeaturesNeeded) != kFeaturesNeeded) {
     io_uring_queue_exit(ring.get());
     error = "the kernel's io_uring is too old: Linux 5.11 or newer is needed";
+    errno = ENOSYS;
     return nullptr;
   }
   return std::unique_ptr<Ring>(new Ring(std::move(ring)));

@@ -43,7 +43,7 @@ struct RegisteredBuffers {
 class Ring final : public Loop {
  public:
   /// A ring with room for `entries` submissions a turn (a power of two) and many more in flight.
-  /// nullptr and a sentence with a hint in `error` when the kernel has no io_uring for us.
+  /// nullptr, a sentence with a hint in `error`, and errno, when the kernel has no io_uring for us.
   static std::unique_ptr<Ring> create(uint32_t entries, std::string& error);
   ~Ring() override;
 

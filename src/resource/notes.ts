@@ -24,6 +24,43 @@ function stateNotes(name: string, state: RoleState, hasWorker: boolean): string[
   }
 }
 
+/** What a refusal of the peer means, and the next command. The texts are constants of the protocol. */
+const ADVICE: readonly (readonly [RegExp, (name: string) => string])[] = [
+  [
+    /^Split-brain condition!/,
+    (name) =>
+      'both nodes were written while they were apart, and neither is overwritten by itself: ' +
+      'decide whose data may go, save what is worth it there, and on that node: ' +
+      `hastctl role init ${name}; hastctl create ${name}; hastctl role secondary ${name}`,
+  ],
+  [
+    /^Resource unique ID mismatch/,
+    (name) =>
+      'the two nodes never belonged together, or one was created anew: on the node whose data ' +
+      `may go: hastctl role init ${name}; hastctl create ${name}; hastctl role secondary ${name}`,
+  ],
+  [
+    /^No access to the resource/,
+    () => 'the peer does not know this address: compare its remote with our address or source',
+  ],
+  [
+    /^Resource not configured/,
+    () => 'the peer does not know the resource: the same hast.conf belongs on both nodes',
+  ],
+  [
+    /^Remote node acts as init/,
+    (name) => `the peer has no role yet: hastctl role secondary ${name} there`,
+  ],
+  [
+    /^Remote node acts as primary/,
+    (name) => `both are primary: demote one of them with hastctl role secondary ${name}`,
+  ],
+];
+
+function adviceFor(name: string, text: string): string[] {
+  return ADVICE.filter(([pattern]) => pattern.test(text)).map(([, advice]) => advice(name));
+}
+
 /** Empty when all is well. */
 export function notesOf(
   name: string,
@@ -34,7 +71,11 @@ export function notesOf(
 ): string[] {
   const notes = stateNotes(name, state, hasWorker);
   if (hasWorker && stats === null) notes.push('the worker does not answer; I/O may go on');
-  if (stats !== null && stats.reason !== '') notes.push(stats.reason);
-  if (last !== undefined && last.text !== '') notes.push(`last failure: ${last.text}`);
+  if (stats !== null && stats.reason !== '') {
+    notes.push(stats.reason, ...adviceFor(name, stats.reason));
+  }
+  if (last !== undefined && last.text !== '') {
+    notes.push(`last failure: ${last.text}`, ...adviceFor(name, last.text));
+  }
   return notes;
 }
