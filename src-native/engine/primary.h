@@ -74,6 +74,7 @@ class Primary : public Provider, private LinkEvents {
   Request* acquire(ProviderClient& client, Completion& waiter, Request** slot) override;
   void submit(Request& request) override;
   void release(Request& request) override;
+  void leave(ProviderClient& client) override;
 
  private:
   friend class Synchroniser;

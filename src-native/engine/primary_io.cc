@@ -55,6 +55,8 @@ void Primary::release(Request& request) {
   maybe_free(slot);
 }
 
+void Primary::leave(ProviderClient& client) { pool_.leave(client); }
+
 void Primary::maybe_free(Slot& slot) {
   if (!slot.gate_holds && !slot.engine_holds) pool_.release(slot);
 }

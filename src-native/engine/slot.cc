@@ -101,8 +101,10 @@ void SlotPool::release(Slot& slot) {
   HAST_ASSERT(!slot.lock_held);
   HAST_ASSERT(!slot.map_held);
   if (slot.use == Slot::Use::kClient) {
-    HAST_ASSERT(slot.client->slots_held > 0);
-    --slot.client->slots_held;
+    if (slot.client != nullptr) {
+      HAST_ASSERT(slot.client->slots_held > 0);
+      --slot.client->slots_held;
+    }
     ++free_clients_;
   } else {
     ++free_sync_;
@@ -113,6 +115,16 @@ void SlotPool::release(Slot& slot) {
   slot.next = free_;
   free_ = &slot;
   if (waiter_count_ > 0) serve_waiters();
+}
+
+void SlotPool::leave(ProviderClient& client) {
+  for (Slot& slot : slots_) {
+    if (slot.client != &client) continue;
+    HAST_ASSERT(!slot.gate_holds);
+    slot.client = nullptr;
+    --client.slots_held;
+  }
+  HAST_ASSERT(client.slots_held == 0);
 }
 
 void SlotPool::close() {

@@ -84,6 +84,8 @@ class SlotPool {
   /// A slot for synchronisation, or null: from its reserve only.
   Slot* acquire_for_sync();
   void release(Slot& slot);
+  /// Slots of this client that are not free yet belong to nobody any more.
+  void leave(ProviderClient& client);
   /// Waiters get -ESHUTDOWN, now and from here on.
   void close();
   uint32_t free_count() const { return free_clients_ + free_sync_; }

@@ -39,6 +39,7 @@ Task<void> NbdConnection::run() {
   co_await read_loop();
   co_await scope.join();
   stream_.shut_down();
+  provider_.leave(holder_);
 }
 
 void NbdConnection::drop() {

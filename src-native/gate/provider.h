@@ -51,6 +51,9 @@ class Provider {
   virtual void submit(Request& request) = 0;
   /// The gate needs the slot no longer (answered, or never submitted).
   virtual void release(Request& request) = 0;
+  /// The client goes, all its slots are released. The engine may still keep some of them, until the
+  /// peer has reported: from now on they are nobody's.
+  virtual void leave(ProviderClient& client) = 0;
 };
 
 }  // namespace hast

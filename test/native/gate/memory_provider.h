@@ -111,6 +111,8 @@ class MemoryProvider final : public Provider {
     if (!waiters_.empty()) serve_waiters();
   }
 
+  void leave(ProviderClient& client) override { HAST_ASSERT(client.slots_held == 0); }
+
   /// Answers what was held back, the latest first.
   void let_go() {
     hold = false;
