@@ -11,6 +11,7 @@ Decision adopt_identity(const SecondaryFacts& s, const PrimaryFacts& p) {
   // The primary's `virgin` says: nothing was ever written here that is not in my map. That is only
   // enough if the same holds for us, and between ours even then the contents are made equal.
   const bool promised_equal = p.contents_equal && s.contents_equal;
+  // guard:marked-is-no-virgin
   const bool nothing_to_copy = p.virgin && s.map_empty && (!p.extended || promised_equal);
   d.map = nothing_to_copy ? MapAnswer::kNone : MapAnswer::kFull;
   return d;

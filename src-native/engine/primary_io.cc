@@ -288,6 +288,7 @@ Task<int> Primary::make_ready(Slot& slot) {
 
 void Primary::issue(Slot& slot) {
   slot.uncounted = false;
+  slot.losses = losses_;
   slot.mode = slot.fua ? Replication::kFullsync : effective_mode();
   slot.missed = false;
   slot.local_errno = local_detached_ ? EIO : 0;
@@ -449,7 +450,12 @@ void Primary::settle(Slot& slot) {
   if (slot.remote == Outcome::kOk) stored |= kRemote;
   // A lone write was marked when it was issued. Everything else without a final OK of both is
   // marked here, before its pending count goes.
-  const bool unconfirmed = slot.remote == Outcome::kError || slot.remote == Outcome::kLost;
+  // A peer that was lost after its word has it unflushed at best, like all that was marked then.
+  const bool lost_since =
+      slot.remote == Outcome::kOk && slot.losses != losses_;  // guard:lost-since
+  if (lost_since) peer_lacks_ = true;
+  const bool unconfirmed =
+      slot.remote == Outcome::kError || slot.remote == Outcome::kLost || lost_since;
   const bool missed = slot.missed || slot.local == Outcome::kError || unconfirmed;  // guard:missed
   map_->write_end(slot.offset, slot.length, stored, missed);
   slot.map_held = false;
@@ -590,8 +596,11 @@ Task<void> Primary::record_stale() {
     const int rc = co_await done;
     recorded = rc == 0;
   }
-  const int rc =
-      co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.local_stale = true; });
+  const int rc = co_await update_metadata([](Metadata& metadata, Extra& extra, Primary& self) {
+    extra.local_stale = true;
+    // The peer has all that our counter spoke of.
+    metadata.localcnt = std::min(metadata.localcnt, self.peer_remotecnt_);
+  });
   recorded = recorded || rc == 0;
   stale_recorded_ = recorded;
   stale_impossible_ = !recorded;

@@ -97,6 +97,23 @@ Task<int> Secondary::update_metadata(void (*change)(Metadata&, Extra&)) {
   co_return rc;
 }
 
+/// The primary has given up its disk, which it only does when we have everything: also all that its
+/// counter spoke of at the handshake.
+Task<int> Secondary::become_good() {
+  co_await metadata_.lock();
+  Metadata metadata = metadata_.metadata();
+  Extra extra = metadata_.extra();
+  ++metadata.localcnt;
+  metadata.remotecnt =
+      std::max(metadata.remotecnt, config_.primary.localcnt);  // guard:stale-is-known
+  metadata.prevrole = Role::kSecondary;
+  extra.sync_target = extra.local_stale = false;
+  const int rc = co_await metadata_.store(metadata, extra);
+  metadata_.unlock();
+  primary_is_stale_ = rc == 0;
+  co_return rc;
+}
+
 /// What the decision changes here, durably, before the primary hears of it.
 Task<int> Secondary::adopt(const Decision& decision) {
   if (decision.adopt) {
@@ -232,7 +249,7 @@ Task<void> Secondary::run(SecondaryEnd& end) {
   while (free_count_ < kRequestsMax) co_await free_waiters_.wait();
   writer_.close();
   silence_.wake();
-  const int flushed = co_await disk_.flush();
+  const int flushed = co_await disk_.flush();  // guard:received-is-flushed
   if (flushed != 0) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
   }
@@ -376,6 +393,7 @@ Task<int> Secondary::handle_data_request(const RequestMessage& message) {
     // A rejected WRITE's payload must still leave the stream, if its size can be believed.
     if (is_write && message.payload.size_bytes > kPeerRequestBytesMax) co_return -EBADMSG;
     if (is_write) {
+      // guard:rejected-payload-is-read
       const int rc = co_await reader_.skip(message.payload.size_bytes);
       if (rc != 0) co_return rc;
     }
@@ -419,7 +437,7 @@ Task<int> Secondary::take_payload(Job& job) {
   const PayloadInfo& info = job.message.payload;
   const Bytes data(job.buffer, job.message.length);
   const Result<void> sane = check_payload_info(info, data.size());
-  if (!sane) co_return -EBADMSG;
+  if (!sane) co_return -EBADMSG;  // guard:payload-fits
   const bool plain = info.compression == Compression::kNone;
   const Bytes into = plain ? data : Bytes(staging_.get(), info.size_bytes);
   if (!reader_.payload_now(into)) {
@@ -456,6 +474,7 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
     start(*job);
     co_return 0;
   }
+  // guard:old-epoch-has-no-effect
   if (message.epoch != config_.epoch) {
     host_.log(LogLevel::kWarning, "A message of another connection was ignored.");
     co_return 0;  // I3: it has no effect
@@ -476,12 +495,7 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
     // The primary's copy is stale: our counter says so to every later handshake, and since nobody
     // knows which extents it misses from now on, all of them are marked.
     rc = co_await map_store_->overwrite(std::byte{0xff});
-    if (rc == 0)
-      // We have everything: a primary whose peer lacks something does not give up its own disk.
-      rc = co_await update_metadata([](Metadata& metadata, Extra& extra) {
-        ++metadata.localcnt;
-        extra.sync_target = extra.local_stale = false;
-      });
+    if (rc == 0) rc = co_await become_good();
     host_.log(LogLevel::kWarning, "The primary's own copy is stale; this node has the good data.");
   }
   Job* const job = co_await take_job();
@@ -563,8 +577,10 @@ void Secondary::disk_done(Completion& c) {
 /// A write that failed here makes this copy an incomplete one until the primary has repaired it,
 /// and if the primary dies first nobody else knows.
 Task<void> Secondary::finish_failed(Job& job, int error) {
-  // guard:failed-write-is-remembered
-  co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
+  // guard:failed-write-is-remembered: unless the primary has nothing better.
+  if (!primary_is_stale_) {
+    co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
+  }
   finish(job, error);
 }
 
@@ -595,7 +611,9 @@ void Secondary::finish(Job& job, int error) {
   }
   if (error == 0 && job.message.cmd == Command::kCompare) {
     const std::array<std::byte, 32> own = sha256_of(ConstBytes(job.buffer, job.message.length));
-    const bool equal = std::memcmp(own.data(), job.message.payload.hash.data(), 32) == 0;
+    // What a disk gives back that was given up need not be stored: all of it is written again.
+    const bool equal = !metadata_.extra().local_stale &&  // guard:stale-copy-is-not-compared
+                       std::memcmp(own.data(), job.message.payload.hash.data(), 32) == 0;
     reply = ReplyMessage::comparison(job.message.seq, equal);
   }
   reply_final(job, reply);
@@ -603,6 +621,7 @@ void Secondary::finish(Job& job, int error) {
 
 /// Covers every earlier write: waits until none that arrived before is in hand.
 Task<void> Secondary::run_flush(Job& job) {
+  // guard:flush-after-earlier-writes
   while (order_first_ != nullptr && order_first_->arrival < job.arrival) {
     co_await order_waiters_.wait();
   }

@@ -97,6 +97,7 @@ class Secondary {
   Task<Job*> take_job();
   void release_range(Job& job);
   void count_error(Command cmd);
+  Task<int> become_good();
   Task<int> update_metadata(void (*change)(Metadata&, Extra&));
   Task<void> watch_silence();
   Task<void> run_writer();
@@ -124,6 +125,7 @@ class Secondary {
   Job* order_last_ = nullptr;
   uint64_t arrivals_ = 0;
   bool map_cleared_ = false;
+  bool primary_is_stale_ = false;
   bool closed_ = false;
   const char* why_ = "";
   SleepTimer silence_;

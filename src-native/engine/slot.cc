@@ -19,6 +19,7 @@ Verdict write_verdict(Replication mode, Outcome local, Outcome remote) {
     return Verdict::kWait;
   }
   // Local failed or is detached: "received" is not stored, so only the final word counts.
+  // guard:no-success-without-copy
   if (!remote_final) return Verdict::kWait;
   return remote == Outcome::kOk ? Verdict::kSuccess : Verdict::kFailure;
 }

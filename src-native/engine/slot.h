@@ -53,7 +53,8 @@ struct Slot : Request {
   bool uncounted = false;     // the counter that must speak of it could not be stored
   bool missed = false;        // some component did not confirm: its extents stay marked
 
-  uint64_t seq = 0;  // on the wire, 0 when not there
+  uint64_t losses = 0;  // of the primary when it was issued
+  uint64_t seq = 0;     // on the wire, 0 when not there
   Slot* outstanding_previous = nullptr;
   Slot* outstanding_next = nullptr;
   Completion* remote_done =
