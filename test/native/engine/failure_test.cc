@@ -238,4 +238,54 @@ TEST(failure, "memsync with no copy stored is no success (R-3)") {
   CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), EIO);
 }
 
+TEST(failure, "given up after lone writes were copied: no split-brain, the peer counts as newer") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+  CHECK_EQ(pair.flush(pair.a()), EIO);
+  pair.mend();
+  pair.loop.run_until([&] { return pair.a().primary()->stats().local_stale; }, 60 * kSecond);
+  pair.loop.advance(kSecond);
+  CHECK(std::ranges::equal(pair.b().data().subspan(4096, 4096), pattern(7, 4096)));
+  pair.a().become_secondary();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK(pair.settle(pair.b()));
+  CHECK(pair.equal());
+}
+
+TEST(failure, "a copy that was given up is written again, not compared (rule 6)") {
+  Pair pair;
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(7, 131072)), 0);
+  // The flush loses what it should have kept, though reads still give it.
+  pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  pair.a().become_secondary();
+  pair.b().become_primary();
+  CHECK(pair.settle(pair.b()));
+  pair.a().power_cut(4);
+  CHECK(pair.equal());
+}
+
+TEST(failure, "a stale copy is copied in full, whatever its map says (rule 6)") {
+  Pair pair;
+  pair.connect();
+  // The peer cannot record that it has the good data, so its map says nothing.
+  pair.b().life()->disk->add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, kDataAt});
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  for (uint64_t i = 0; i < 8; ++i) {
+    CHECK_EQ(pair.write(pair.a(), i * 131072, pattern(7 + i, 4096)), 0);
+  }
+  pair.a().crash();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  pair.a().become_secondary();
+  CHECK(pair.settle(pair.b()));
+  CHECK(pair.equal());
+}
+
 }  // namespace hast::test

@@ -545,6 +545,18 @@ class Schedule {
     }
   }
 
+  std::string difference() {
+    const ConstBytes left = node(0).data();
+    const ConstBytes right = node(1).data();
+    for (uint64_t block = 0; block < blocks_; ++block) {
+      const ConstBytes a = left.subspan(block * BlockModel::kBlock, BlockModel::kBlock);
+      const ConstBytes b = right.subspan(block * BlockModel::kBlock, BlockModel::kBlock);
+      if (std::ranges::equal(a, b)) continue;
+      return "node 0: " + model_.describe(block, a) + "; node 1: " + model_.describe(block, b);
+    }
+    return "";
+  }
+
   /// The faults stop: the pair must heal by itself.
   void finish() {
     note("the faults stop");
@@ -567,22 +579,27 @@ class Schedule {
       problem("requests are left unanswered");
       return;
     }
-    if (stats().local_stale) {
-      // A disk that failed is replaced by the operator; here its content is simply copied again.
+    // A disk that failed is replaced by the operator; here its content is simply copied again.
+    const auto settled = [this] {
+      return pair_.settle(node(primary_), stats().local_stale ? 0 : 300 * kSecond);
+    };
+    bool in_sync = settled();
+    if (!in_sync && stats().local_stale) {
       note("the node with the failed disk gives up its role");
       const int stale = primary_;
       node(stale).become_init();
       secondary(stale);
       if (!promote(1 - stale)) return;
+      in_sync = settled();
     }
-    if (!pair_.settle(node(primary_), 300 * kSecond)) {
+    if (!in_sync) {
       const EngineStats now = stats();
       problem(std::string("the pair does not come in sync: ") + now.reason + ", state " +
               std::to_string(static_cast<int>(now.state)) + ", dirty " +
               std::to_string(now.dirty_bytes));
       return;
     }
-    if (!pair_.equal()) problem("both are in sync, but not equal");
+    if (!pair_.equal()) problem("both are in sync, but not equal: " + difference());
     check(0, node(primary_).data(), model_.now(), "the end");
     const std::vector<EventName>& events = node(primary_).life()->host.events;
     if (std::find(events.begin(), events.end(), EventName::kSplitBrain) != events.end()) {

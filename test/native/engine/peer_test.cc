@@ -1,0 +1,587 @@
+// The engines against recorded conversations of the original: a script plays the other side.
+
+#include <algorithm>
+#include <cerrno>
+
+#include "codec/layout.h"
+#include "disk/fault_component.h"
+#include "engine/pair.h"
+#include "harness.h"
+#include "ring/pipe_stream.h"
+#include "ring/sim_loop.h"
+#include "vectors.h"
+
+namespace hast::test {
+
+namespace {
+
+constexpr uint64_t kSecond = 1'000'000;
+constexpr uint64_t kDataBytes = 8388608;
+
+/// A disk as the original's `create` makes it.
+Metadata original_metadata() {
+  Metadata metadata;
+  metadata.resource = std::string_view("data");
+  metadata.datasize = kDataBytes;
+  metadata.extentsize = 1048576;
+  metadata.keepdirty = 2;
+  metadata.offset = 4608;
+  return metadata;
+}
+
+struct Host : EngineHost {
+  Random random_source{9};
+  void log(LogLevel, std::string_view) override {}
+  void event(EventName name) override { events.push_back(name); }
+  void ready() override {}
+  uint64_t random() override { return random_source.next(); }
+  std::vector<EventName> events;
+};
+
+/// One end of a stream in the hands of a script.
+class Wire {
+ public:
+  explicit Wire(std::unique_ptr<Stream> stream) : stream_(std::move(stream)) {
+    scope_.spawn(receive());
+  }
+  ~Wire() { HAST_ASSERT(scope_.running() == 0); }
+
+  void send(SimLoop& loop, const ByteVector& bytes) {
+    if (bytes.empty()) return;
+    scope_.spawn(send_bytes(bytes));
+    loop.run_now();
+  }
+  /// The next message: head, nv area, and as many bytes of payload as its `size` says.
+  ByteVector next(SimLoop& loop, ByteVector* payload = nullptr) {
+    loop.run_until([this] { return complete() > 0 || ended; }, kSecond);
+    const std::size_t whole = complete();
+    if (whole == 0) return {};
+    const std::size_t head = kHeadBytes + load_le<uint32_t>(got.data() + 1);
+    ByteVector message(got.begin(), got.begin() + static_cast<std::ptrdiff_t>(head));
+    if (payload != nullptr) {
+      payload->assign(got.begin() + static_cast<std::ptrdiff_t>(head),
+                      got.begin() + static_cast<std::ptrdiff_t>(whole));
+    }
+    got.erase(got.begin(), got.begin() + static_cast<std::ptrdiff_t>(whole));
+    return message;
+  }
+  void close() { stream_->shut_down(); }
+
+  ByteVector got;
+  bool ended = false;
+
+ private:
+  std::size_t complete() const {
+    if (got.size() < kHeadBytes) return 0;
+    const std::size_t head = kHeadBytes + load_le<uint32_t>(got.data() + 1);
+    if (got.size() < head) return 0;
+    std::size_t size = 0;
+    const ConstBytes area = ConstBytes(got).subspan(kHeadBytes, head - kHeadBytes);
+    const Result<NvReader> reader = NvReader::open(area);
+    if (reader) size = reader->number<uint32_t>("size").value_or(0);
+    return got.size() < head + size ? 0 : head + size;
+  }
+  Task<void> receive() {
+    for (;;) {
+      const int count = co_await stream_->recv(Bytes(buffer_));
+      if (count <= 0) break;
+      got.insert(got.end(), buffer_, buffer_ + count);
+    }
+    ended = true;
+  }
+  Task<void> send_bytes(ByteVector bytes) {
+    iovec part{bytes.data(), bytes.size()};
+    co_await send_all(*stream_, std::span<iovec>(&part, 1));
+  }
+
+  std::unique_ptr<Stream> stream_;
+  std::byte buffer_[65536];
+  Scope scope_;
+};
+
+/// A secondary's engine with a script as its primary.
+class ScriptedPrimary {
+ public:
+  ScriptedPrimary(const Metadata& metadata, const SecondaryConfig& config, ConstBytes map = {})
+      : network_(loop, 3),
+        disk_(metadata.offset + metadata.datasize),
+        component_(loop, disk_, 5),
+        slab_(std::size_t{kRequestsMax} * kPeerRequestBytesMax) {
+    disk_.set(0, MetadataBlock::create(metadata).bytes());
+    if (!map.empty()) disk_.set(kMetadataBytes, map);
+    auto [first, first_peer] = network_.make_pair();
+    auto [second, second_peer] = network_.make_pair();
+    one = std::make_unique<Wire>(std::move(first));
+    two = std::make_unique<Wire>(std::move(second));
+    secondary_ =
+        std::make_unique<Secondary>(component_, host, config, std::move(first_peer),
+                                    std::move(second_peer), slab_.data(), kPeerRequestBytesMax);
+    scope_.spawn(run());
+  }
+  ~ScriptedPrimary() {
+    secondary_->stop();
+    loop.advance(30 * kSecond);
+    one->close();
+    two->close();
+    loop.advance(kSecond);
+    CHECK(ended);
+    one.reset();
+    two.reset();
+    secondary_.reset();
+  }
+  Metadata metadata() const {
+    return MetadataBlock::decode(disk_.current().first(kMetadataBytes))->metadata();
+  }
+  ConstBytes data() const { return disk_.current().subspan(4608, kDataBytes); }
+  FaultComponent& disk() { return component_; }
+
+  SimLoop loop;
+  Host host;
+  SecondaryEnd end;
+  bool ended = false;
+  std::unique_ptr<Wire> one, two;
+
+ private:
+  Task<void> run() {
+    co_await secondary_->run(end);
+    ended = true;
+  }
+  PipeNetwork network_;
+  MemoryDisk disk_;
+  FaultComponent component_;
+  LazySlab slab_;
+  std::unique_ptr<Secondary> secondary_;
+  Scope scope_;
+};
+
+SecondaryConfig plain_config() {
+  SecondaryConfig config;
+  config.resource = "data";
+  config.primary = {7, 0, 0, true};
+  return config;
+}
+
+ByteVector request_bytes(const RequestMessage& message, ConstBytes payload = {}) {
+  ByteVector bytes(kPacketHeadBytesMax);
+  bytes.resize(encode_request(Bytes(bytes), 2, message));
+  bytes.insert(bytes.end(), payload.begin(), payload.end());
+  return bytes;
+}
+
+ByteVector write_bytes(uint64_t seq, uint64_t offset, ConstBytes payload, uint32_t flags = 0) {
+  PayloadInfo info;
+  info.size_bytes = static_cast<uint32_t>(payload.size());
+  return request_bytes(RequestMessage::write(seq, offset, payload.size(), flags, info), payload);
+}
+
+ReplyMessage reply_of(const ByteVector& message) {
+  ReplyMessage reply;
+  CHECK(message.size() > kHeadBytes);
+  if (message.size() <= kHeadBytes) return reply;
+  CHECK(decode_reply(ConstBytes(message).subspan(kHeadBytes), reply).has_value());
+  return reply;
+}
+
+const Json* field(const Json& message, const std::string& name) {
+  for (const Json& one : message["fields"]) {
+    if (one["name"] == name) return &one["value"];
+  }
+  return nullptr;
+}
+
+uint64_t number_or(const Json& message, const std::string& name, uint64_t otherwise) {
+  const Json* value = field(message, name);
+  return value == nullptr ? otherwise : number(*value);
+}
+
+}  // namespace
+
+TEST(peer, "a secondary answers recorded single requests to the byte (wire-protocol 6.3)") {
+  // Cases that record a defect, and what is required instead.
+  const std::vector<std::string> ends = {"cmd-missing", "bad-checksum", "unknown-compression",
+                                         "write-without-size", "hole-wrong-length"};
+  for (const Json& one : load_vectors("requests")["cases"]) {
+    const std::string name = one["name"];
+    ScriptedPrimary script(original_metadata(), plain_config());
+    script.one->next(script.loop);  // the set-up answer
+    script.one->send(script.loop, unhex(one["request_hex"].get<std::string>()));
+    if (std::find(ends.begin(), ends.end(), name) != ends.end()) {
+      script.loop.advance(kSecond);
+      if (!script.ended || !script.two->got.empty()) fail(__FILE__, __LINE__, name);
+      continue;
+    }
+    if (name == "cmd-unknown") {  // 11.14: said, then ended in an orderly way
+      CHECK_EQ(reply_of(script.two->next(script.loop)).error, 22);
+      script.loop.advance(kSecond);
+      CHECK(script.ended);
+      continue;
+    }
+    if (name.ends_with("-too-long")) {  // 8.3: up to 1 MiB is accepted
+      const ReplyMessage reply = reply_of(script.two->next(script.loop));
+      if (name.starts_with("read")) CHECK_EQ(reply.error, 0);
+      continue;
+    }
+    for (const Json& expected : one["replies"]) {
+      if (expected.contains("event")) continue;
+      ByteVector payload;
+      const ByteVector got = script.two->next(script.loop, &payload);
+      if (hex(got) != expected["header_hex"].get<std::string>()) {
+        fail(__FILE__, __LINE__, name + ": " + hex(got));
+      }
+      if (expected.contains("payload_hex")) {
+        CHECK_EQ(hex(payload), expected["payload_hex"].get<std::string>());
+      }
+    }
+    script.loop.advance(kSecond);
+    CHECK(script.two->got.empty());
+  }
+}
+
+TEST(peer, "a secondary repeats its part of recorded sessions to the byte") {
+  for (const Json& session : load_vectors("sessions")["sessions"]) {
+    const std::string name = session["name"];
+    const Json& messages = session["messages"];
+    if (messages.size() < 5 || name.starts_with("primary-")) continue;
+    const Json& hello = messages[2];
+    const Json& answer = messages[3];
+    Metadata metadata = original_metadata();
+    metadata.localcnt = number_or(answer, "localcnt", 0);
+    metadata.remotecnt = number_or(answer, "remotecnt", 0);
+    const uint64_t primary_id = number_or(hello, "resuid", 0);
+    metadata.resuid = field(answer, "virgin") != nullptr ? 0 : primary_id;
+    if (name == "resuid-mismatch") {
+      const std::string text = *field(answer, "errmsg");
+      metadata.resuid = std::stoull(text.substr(text.find("secondary=") + 10));
+    }
+    ByteVector map;
+    if (metadata.resuid != 0 && !name.starts_with("counters-") &&
+        answer.value("payload_length", 0) == 512) {
+      map = unhex(answer["payload_hex"].get<std::string>());
+    }
+    SecondaryConfig config = plain_config();
+    config.version = answer["header_version"];
+    config.primary = {primary_id, number_or(hello, "localcnt", 0), number_or(hello, "remotecnt", 0),
+                      field(hello, "virgin") != nullptr};
+    if (const Json* checksum = field(answer, "checksum")) {
+      config.checksum = *checksum == "crc32" ? Checksum::kCrc32 : Checksum::kSha256;
+    }
+    ScriptedPrimary script(metadata, config, map);
+    if (name == "errors-delete-flush") {
+      script.disk().add_fault({FaultComponent::kDiscard, -EOPNOTSUPP});
+      script.disk().add_fault({FaultComponent::kFlush, -EIO, 1});
+    }
+    for (std::size_t i = 3; i < messages.size(); ++i) {
+      const Json& message = messages[i];
+      if (!message.contains("fields") || message.contains("payload_sha256")) break;
+      const std::string payload =
+          message.contains("payload_hex") ? message["payload_hex"].get<std::string>() : "";
+      if (message["direction"] == "primary->secondary") {
+        if (number_or(message, "cmd", 0) == 1) break;  // content of the disk is not recorded
+        script.one->send(script.loop, unhex(message["header_hex"].get<std::string>() + payload));
+        continue;
+      }
+      ByteVector got_payload;
+      Wire& wire = message["connection"] == 1 ? *script.one : *script.two;
+      const ByteVector got = wire.next(script.loop, &got_payload);
+      if (hex(got) != message["header_hex"].get<std::string>() || hex(got_payload) != payload) {
+        fail(__FILE__, __LINE__, name + ", message " + std::to_string(i) + ": " + hex(got));
+        break;
+      }
+    }
+  }
+}
+
+TEST(peer, "a write of which only a part arrives is not carried out (wire-protocol 11.13b)") {
+  for (const Json& one : load_vectors("malformed")["cases"]) {
+    if (one["name"] != "truncated-write-payload") continue;
+    ScriptedPrimary script(original_metadata(), plain_config());
+    script.one->next(script.loop);
+    script.one->send(script.loop, unhex(one["bytes_hex"].get<std::string>()));
+    script.loop.advance(25 * kSecond);
+    CHECK(script.ended);
+    CHECK(script.two->got.empty());
+    CHECK(std::ranges::all_of(script.data(), [](std::byte b) { return b == std::byte{0}; }));
+  }
+}
+
+TEST(peer, "a rejected write leaves the stream in step (R-19)") {
+  ScriptedPrimary script(original_metadata(), plain_config());
+  script.one->next(script.loop);
+  script.one->send(script.loop, write_bytes(1, 100, pattern(1, 4096)));  // not on a sector
+  script.one->send(script.loop, write_bytes(2, kDataBytes, pattern(1, 4096)));
+  script.one->send(script.loop, write_bytes(3, UINT64_MAX - 511, pattern(1, 4096)));  // wraps
+  script.one->send(script.loop, write_bytes(4, 8192, pattern(2, 4096)));
+  for (const int error : {22, 22, 22, 0}) {
+    CHECK_EQ(reply_of(script.two->next(script.loop)).error, error);
+  }
+  CHECK(std::ranges::equal(script.data().subspan(8192, 4096), pattern(2, 4096)));
+}
+
+TEST(peer, "a payload that is shorter than its write ends the connection (R-19, 11.16)") {
+  ScriptedPrimary script(original_metadata(), plain_config());
+  script.one->next(script.loop);
+  PayloadInfo info;
+  info.size_bytes = 8192;  // more than the write has room for
+  script.one->send(script.loop,
+                   request_bytes(RequestMessage::write(1, 0, 4096, 0, info), pattern(1, 8192)));
+  script.loop.advance(kSecond);
+  CHECK(script.ended);
+  CHECK(std::ranges::all_of(script.data(), [](std::byte b) { return b == std::byte{0}; }));
+}
+
+TEST(peer, "FLUSH covers every write that came before it, in whatever order the disk is done") {
+  ScriptedPrimary script(original_metadata(), plain_config());
+  script.one->next(script.loop);
+  script.disk().set_delay(1000, 50000);
+  for (uint64_t i = 1; i <= 8; ++i) {
+    script.one->send(script.loop, write_bytes(i, i * 8192, pattern(i, 4096), kHasMemsync));
+  }
+  // A rejected request in between stands in no order.
+  script.one->send(script.loop, write_bytes(9, 100, pattern(1, 4096)));
+  script.one->send(script.loop, request_bytes(RequestMessage::flush(20)));
+  uint64_t finals = 0;
+  for (;;) {
+    const ReplyMessage reply = reply_of(script.two->next(script.loop));
+    if (reply.seq == 0 || reply.seq == 20) break;
+    if (!reply.has(kReplyReceived) && reply.error == 0) ++finals;
+  }
+  CHECK_EQ(finals, 8u);
+}
+
+TEST(peer, "a message of another epoch has no effect (I3)") {
+  SecondaryConfig config = plain_config();
+  config.extended = config.primary.extended = true;
+  config.epoch = 77;
+  Metadata metadata = original_metadata();
+  metadata.resuid = 7;
+  metadata.localcnt = metadata.remotecnt = 0;
+  config.primary.virgin = false;
+  ByteVector map(512);
+  map[0] = std::byte{0x81};
+  ScriptedPrimary script(metadata, config, map);
+  script.one->next(script.loop);
+  script.one->send(script.loop, request_bytes(RequestMessage::stale_copy(1, 76, true)));
+  script.one->send(script.loop, request_bytes(RequestMessage::flush(2)));
+  CHECK_EQ(reply_of(script.two->next(script.loop)).seq, 2u);
+  CHECK_EQ(script.metadata().localcnt, 0u);
+}
+
+// --- the other side: a script as the secondary
+// ------------------------------------------------------------
+
+namespace {
+
+/// A primary's engine with a script as its secondary.
+class ScriptedSecondary {
+ public:
+  explicit ScriptedSecondary(Replication replication)
+      : network_(loop, 3),
+        disk_(4608 + kDataBytes),
+        component_(loop, disk_, 5),
+        slab_(std::size_t{kRequestsMax} * kRequestBytesMax) {
+    disk_.set(0, MetadataBlock::create(original_metadata()).bytes());
+    listener_ = network_.listen("peer");
+    scope_.spawn(accept());
+    dialer_ = std::make_unique<NetworkDialer>(network_);
+    PrimaryConfig config;
+    config.resource = "data";
+    config.settings.replication = replication;
+    primary = std::make_unique<Primary>(component_, *dialer_, host, config, slab_.data(),
+                                        kRequestBytesMax);
+    scope_.spawn(start());
+  }
+  ~ScriptedSecondary() {
+    primary->stop_admission();
+    loop.run_until([this] { return started; }, 120 * kSecond);
+    scope_.spawn(drain());
+    listener_->close();
+    for (const std::unique_ptr<Wire>& wire : wires) wire->close();
+    loop.advance(120 * kSecond);
+    wires.clear();
+    primary.reset();
+  }
+  Wire* wire(std::size_t index) {
+    loop.run_until([this, index] { return wires.size() > index; }, kSecond);
+    return wires.size() > index ? wires[index].get() : nullptr;
+  }
+  Task<void> write(uint64_t offset, ByteVector bytes, bool& done, int& error) {
+    ProviderClient client;
+    Signal waiter;
+    Request* slot = nullptr;
+    Request* request = primary->acquire(client, waiter, &slot);
+    HAST_ASSERT(request != nullptr);
+    request->op = bytes.empty() ? RequestOp::kFlush : RequestOp::kWrite;
+    request->offset = offset;
+    request->length = bytes.size();
+    std::copy(bytes.begin(), bytes.end(), request->buffer);
+    Signal answered;
+    request->answered = &answered;
+    primary->submit(*request);
+    co_await answered;
+    error = request->error;
+    primary->release(*request);
+    done = true;
+    while (client.slots_held > 0) {
+      SleepTimer pause;
+      co_await pause.sleep_us(100);
+    }
+  }
+  void begin(uint64_t offset, ByteVector bytes, bool& done, int& error) {
+    scope_.spawn(write(offset, std::move(bytes), done, error));
+  }
+  Metadata metadata() const {
+    return MetadataBlock::decode(disk_.current().first(kMetadataBytes))->metadata();
+  }
+
+  SimLoop loop;
+  Host host;
+  StartFailure failure;
+  bool started = false;
+  bool serving = false;
+  std::vector<std::unique_ptr<Wire>> wires;
+  std::unique_ptr<Primary> primary;
+
+ private:
+  class NetworkDialer final : public Dialer {
+   public:
+    explicit NetworkDialer(PipeNetwork& network) : network_(network) {}
+    bool has_peer() const override { return true; }
+    Task<int> dial(std::unique_ptr<Stream>& out, uint32_t timeout_ms) override {
+      const int rc = co_await network_.connect("peer", 1, uint64_t{timeout_ms} * 1000, out);
+      co_return rc;
+    }
+
+   private:
+    PipeNetwork& network_;
+  };
+  Task<void> accept() {
+    for (;;) {
+      std::unique_ptr<Stream> stream;
+      const int rc = co_await listener_->accept(stream);
+      if (rc != 0) break;
+      wires.push_back(std::make_unique<Wire>(std::move(stream)));
+    }
+  }
+  Task<void> start() {
+    serving = co_await primary->start(failure);
+    started = true;
+  }
+  Task<void> drain() { co_await primary->drain(); }
+
+  PipeNetwork network_;
+  MemoryDisk disk_;
+  FaultComponent component_;
+  LazySlab slab_;
+  std::unique_ptr<PipeListener> listener_;
+  std::unique_ptr<Dialer> dialer_;
+  Scope scope_;
+};
+
+/// Do all recorded fields stand in the message with the same values (but for these)?
+bool has_fields(const ByteVector& message, const Json& expected,
+                const std::vector<std::string>& but) {
+  if (message.size() <= kHeadBytes) return false;
+  for (const Json& one : expected["fields"]) {
+    const std::string name = one["name"];
+    if (std::find(but.begin(), but.end(), name) != but.end()) continue;
+    NvType type{};
+    const ByteVector data = field_data(one, type);
+    NvCursor cursor(ConstBytes(message).subspan(kHeadBytes));
+    NvEntry entry;
+    bool found = false;
+    while (cursor.next(entry) == NvCursor::Step::kEntry) {
+      if (entry.name != name) continue;
+      found = entry.type == type && hex(entry.data) == hex(data);
+      break;
+    }
+    if (!found) return false;
+  }
+  return static_cast<unsigned>(message[0]) == expected["header_version"].get<unsigned>();
+}
+
+}  // namespace
+
+TEST(peer, "a primary says and refuses what the recorded ones did") {
+  for (const Json& session : load_vectors("sessions")["sessions"]) {
+    const std::string name = session["name"];
+    if (!name.starts_with("primary-")) continue;
+    ScriptedSecondary script(Replication::kMemsync);
+    const Json& messages = session["messages"];
+    Wire* one = script.wire(0);
+    REQUIRE(one != nullptr);
+    CHECK(has_fields(one->next(script.loop), messages[0], {}));
+    one->send(script.loop, unhex(messages[1]["header_hex"].get<std::string>()));
+    if (messages[2].contains("fields")) {
+      Wire* two = script.wire(1);
+      REQUIRE(two != nullptr);
+      CHECK(has_fields(two->next(script.loop), messages[2], {"resuid"}));
+      one->send(script.loop, unhex(messages[3]["header_hex"].get<std::string>()));
+      script.loop.run_until([two] { return two->ended; }, kSecond / 2);
+      CHECK(two->ended);
+    }
+    script.loop.run_until([one] { return one->ended; }, kSecond / 2);
+    CHECK(one->ended);
+    CHECK(!script.primary->stats().complete);
+  }
+}
+
+TEST(peer, "a primary repeats its part of recorded virgin sessions, but for its sequence numbers") {
+  for (const Json& session : load_vectors("sessions")["sessions"]) {
+    const std::string name = session["name"];
+    const bool old = name == "v1-secondary";
+    if (name != "virgin-memsync-hole" && !old) continue;
+    ScriptedSecondary script(Replication::kMemsync);
+    const Json& messages = session["messages"];
+    Wire* one = script.wire(0);
+    REQUIRE(one != nullptr);
+    CHECK(has_fields(one->next(script.loop), messages[0], {}));
+    one->send(script.loop, unhex(messages[1]["header_hex"].get<std::string>()));
+    Wire* two = script.wire(1);
+    REQUIRE(two != nullptr);
+    CHECK(has_fields(two->next(script.loop), messages[2], {"resuid"}));
+    one->send(script.loop, unhex(messages[3]["header_hex"].get<std::string>()));
+    script.loop.run_until([&] { return script.serving; }, kSecond);
+    REQUIRE(script.serving);
+    bool done = true;
+    int error = 0;
+    uint64_t seq = 0;
+    for (std::size_t i = 4; i < messages.size(); ++i) {
+      const Json& message = messages[i];
+      if (!message.contains("fields")) break;
+      if (message["direction"] == "secondary->primary") {
+        // The recorded reply, with the number that we were asked with.
+        ReplyMessage reply = ReplyMessage::done(seq, 0);
+        if (field(message, "received") != nullptr) reply = ReplyMessage::received(seq);
+        ByteVector bytes(kPacketHeadBytesMax);
+        bytes.resize(encode_reply(Bytes(bytes), messages[1]["header_version"], reply));
+        two->send(script.loop, bytes);
+        continue;
+      }
+      const uint64_t cmd = number_or(message, "cmd", 0);
+      if (cmd != 2) break;  // deletes are rounded, flushes of our own may come between
+      CHECK(done);
+      done = false;
+      std::string payload = message["payload_hex"];
+      ByteVector bytes = unhex(payload);
+      if (field(message, "compression") != nullptr)
+        bytes.assign(number_or(message, "length", 0), {});
+      script.begin(number_or(message, "offset", 0), bytes, done, error);
+      ByteVector got_payload;
+      ByteVector got = one->next(script.loop, &got_payload);
+      CHECK(has_fields(got, message, {"seq"}));
+      CHECK_EQ(hex(got_payload), payload);
+      RequestMessage request;
+      REQUIRE(decode_request(ConstBytes(got).subspan(kHeadBytes), request).has_value());
+      seq = request.seq;
+      script.loop.advance(1000);
+      CHECK_EQ(request.has(kHasMemsync), !old);
+      CHECK(!done);
+    }
+    script.loop.advance(1000);
+    CHECK(done);
+    CHECK_EQ(error, 0);
+    CHECK_EQ(script.metadata().localcnt, 1u);
+  }
+}
+
+}  // namespace hast::test
