@@ -5,8 +5,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HastError } from '../error.ts';
 import { LIMITS } from '../limits.ts';
+import { type BlockFields, decodeBlock, misfit } from '../metadata.ts';
 import { type ComponentInfo, errnoName, type HostFunctions } from '../native.ts';
-import { decodeNv } from '../nv.ts';
 
 export type ComponentHost = Pick<HostFunctions, 'openComponent' | 'closeFd' | 'readAt'>;
 
@@ -83,24 +83,33 @@ export async function checkComponent(
   resource: { readonly name: string; readonly local: string },
   patienceMs: number,
 ): Promise<void> {
-  const { fd } = await openLocked(host, claims, resource, patienceMs);
+  const info = await openLocked(host, claims, resource, patienceMs);
   try {
-    const found = resourceOf(host.readAt(fd, 0n, LIMITS.metadataBytes));
-    if (found !== resource.name) {
-      const what = found === undefined ? 'no HAST metadata' : `the metadata of resource ${found}`;
+    const fields = fieldsOf(host.readAt(info.fd, 0n, LIMITS.metadataBytes));
+    if (fields?.resource !== resource.name) {
+      const what =
+        fields === undefined ? 'no HAST metadata' : `the metadata of resource ${fields.resource}`;
       throw new HastError('META_INVALID', {
         message: `${resource.local}: holds ${what}`,
         hint: `hastctl create ${resource.name}`,
       });
     }
+    const wrong = misfit(fields, info.sizeBytes, info.sectorBytes);
+    if (wrong !== undefined) {
+      throw new HastError('META_INVALID', {
+        message: `${resource.local}: holds metadata that does not fit: ${wrong}`,
+        hint: `check local and its size; hastctl dump ${resource.name} shows the metadata`,
+      });
+    }
   } finally {
-    host.closeFd(fd);
+    host.closeFd(info.fd);
   }
 }
 
-function resourceOf(block: Uint8Array): string | undefined {
+/** As the worker will read them: a torn first sector counts as what our own records say. */
+function fieldsOf(block: Uint8Array): BlockFields | undefined {
   try {
-    return decodeNv(block).get('resource', 'string');
+    return decodeBlock(block).fields;
   } catch {
     return undefined;
   }

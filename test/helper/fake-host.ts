@@ -5,9 +5,19 @@ import { HastError } from '../../src/error.ts';
 import { encodeNv } from '../../src/nv.ts';
 import type { SupervisorHost } from '../../src/resource/supervisor.ts';
 
-/** A component whose metadata names the resource; the rest of the block is zero. */
+/** The smallest component there can be: one extent of one sector, its map before it. */
 export function writeComponent(path: string, resource: string): void {
-  const area = encodeNv([{ name: 'resource', type: 'string', value: resource }]);
+  const area = encodeNv([
+    { name: 'resource', type: 'string', value: resource },
+    { name: 'datasize', type: 'uint64', value: 512n },
+    { name: 'extentsize', type: 'uint32', value: 512 },
+    { name: 'keepdirty', type: 'uint32', value: 1 },
+    { name: 'offset', type: 'uint64', value: 7680n },
+    { name: 'resuid', type: 'uint64', value: 0n },
+    { name: 'localcnt', type: 'uint64', value: 0n },
+    { name: 'remotecnt', type: 'uint64', value: 0n },
+    { name: 'prevrole', type: 'string', value: 'init' },
+  ]);
   writeFileSync(path, Buffer.concat([area, Buffer.alloc(8192 - area.length)]));
 }
 
