@@ -38,15 +38,15 @@ const LEVELS: Readonly<Record<LogLevel, LevelRow>> = {
   debug2: { word: '[DEBUG][2]', priority: 7, stream: 'stdout', debug: 2 },
 };
 
-/** The prefix of everything about a resource: `[NAME] (role) `. */
-export function prefixOf({ resource, role }: Pick<LogRecord, 'resource' | 'role'>): string {
-  if (resource === undefined) return '';
-  return role === undefined ? `[${resource}] ` : `[${resource}] (${role}) `;
-}
-
 /** Control characters would let a foreign text forge a line of its own. */
 function printable(text: string): string {
   return text.replaceAll(/\p{Cc}+/gu, ' ');
+}
+
+/** The prefix of everything about a resource: `[NAME] (role) `. */
+export function prefixOf({ resource, role }: Pick<LogRecord, 'resource' | 'role'>): string {
+  if (resource === undefined) return '';
+  return printable(role === undefined ? `[${resource}] ` : `[${resource}] (${role}) `);
 }
 
 function cut(text: string, bytes: number): string {

@@ -58,6 +58,7 @@ export const LISTENER_LIMITS: ListenerLimits = {
 const PENDING_BASE = 16;
 const PENDING_PER_RESOURCE = 4;
 const UNKNOWN_LOG_MS = 60_000;
+const SHOWN_NAME_CHARS = 127;
 
 interface HalfOpen extends Pending {
   readonly socket: Socket;
@@ -183,8 +184,7 @@ export class PeerListener {
         socket.destroy();
         break;
       case 'refuse': {
-        const log = this.#log.child(verdict.resource);
-        log.warning(`Connection from ${ip} refused: ${verdict.text}`);
+        this.#logRefusal(verdict, ip);
         this.#goodbye(socket, verdict.reply);
         if (verdict.closePending) this.drop(verdict.resource);
         if (verdict.contact) this.#table.contact(verdict.resource);
@@ -205,6 +205,16 @@ export class PeerListener {
         break;
       }
     }
+  }
+
+  /** A name that is not ours is text of a stranger, no prefix. */
+  #logRefusal({ resource, text }: { resource: string; text: string }, ip: string): void {
+    if (this.#table.find(resource) !== undefined) {
+      this.#log.child(resource).warning(`Connection from ${ip} refused: ${text}`);
+      return;
+    }
+    const name = JSON.stringify(resource.slice(0, SHOWN_NAME_CHARS));
+    this.#log.warning(`Connection from ${ip} for resource ${name} refused: ${text}`);
   }
 
   /** The newest first message wins; nothing else changes by it. */

@@ -52,6 +52,12 @@ log('a foreign text cannot make a line of its own', () => {
   assert.is(formatForeground(record('info', 'a\n[ERROR] b\u001b[1m')), '[INFO] a [ERROR] b [1m\n');
 });
 
+log('nor can a foreign name or role in the prefix', () => {
+  const forged = record('info', 'x', { resource: 'a\n[INFO] b\u001b[1m', role: 'c\nd' });
+  assert.is(formatForeground(forged), '[INFO] [a [INFO] b [1m] (c d) x\n');
+  assert.is(formatSyslog(forged), '[a [INFO] b [1m] (c d) x');
+});
+
 log('syslog lines are cut, the prefix too, never inside a character', () => {
   const long = record('info', 'x'.repeat(2000), { resource: 'r'.repeat(200), role: 'primary' });
   const line = formatSyslog(long);

@@ -1,7 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Logger } from '../../../src/log.ts';
+import { formatForeground, Logger } from '../../../src/log.ts';
 import { decodeNv, encodeMessage, type NvArea, type NvEntry } from '../../../src/nv.ts';
 import { PeerListener, type PeerPair, type PeerTable } from '../../../src/peer/listener.ts';
 import type { Role } from '../../../src/resource/role.ts';
@@ -13,6 +13,7 @@ interface Bench {
   readonly peers: PeerListener;
   readonly pairs: PeerPair[];
   readonly contacts: string[];
+  readonly lines: string[];
   role: Role;
   client(): Client;
 }
@@ -56,6 +57,7 @@ function bench(
   return withDeadline(15_000, async () => {
     const pairs: PeerPair[] = [];
     const contacts: string[] = [];
+    const lines: string[] = [];
     const clients: Client[] = [];
     const state: { role: Role } = { role: 'secondary' };
     const table: PeerTable = {
@@ -69,7 +71,7 @@ function bench(
     const limits = { setupMs: 500, halfOpenMs, goodbyeMs: 300, backlog: 128 };
     const peers = new PeerListener(
       table,
-      Logger.root(() => {}, 0),
+      Logger.root((record) => lines.push(formatForeground(record)), 0),
       limits,
     );
     const host = { kind: 'tcp', text: '', family: 'ipv4', host: '127.0.0.1', port: 0 } as const;
@@ -79,6 +81,7 @@ function bench(
         peers,
         pairs,
         contacts,
+        lines,
         get role() {
           return state.role;
         },
@@ -182,6 +185,19 @@ listener(
     assert.is(answer.get('wait', 'uint8'), 1);
     assert.equal(the.contacts, ['data']);
     await client.closing();
+  }),
+);
+
+listener(
+  'the name of a resource that is not ours stays in one line, and is no prefix',
+  bench(async ({ client, lines }) => {
+    const value = 'x] ok\n[INFO] [data] Synchronised.\u001b[2J';
+    const forged = client().send(encodeMessage(1, [{ ...RESOURCE, value } as NvEntry]));
+    assert.is((await forged.answer()).get('errmsg', 'string'), 'Resource not configured.');
+    await until('a line', 3000, () => lines.length > 0);
+    const [line = ''] = lines;
+    assert.is(line.search(/\p{Cc}/u), line.length - 1, line);
+    assert.match(line, /^\[WARNING\] Connection from 127\.0\.0\.1 for resource "x\] ok/);
   }),
 );
 
