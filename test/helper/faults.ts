@@ -14,6 +14,8 @@ export interface FaultPlan {
   readonly cycles: number;
   /** Goes on with more cycles until this much time has passed. */
   readonly seconds: number;
+  /** Which of the accidents of the secondary comes first. */
+  readonly first?: number;
   /** What is written to, in MiB. */
   readonly mib: number;
   readonly signal: AbortSignal;
@@ -152,7 +154,7 @@ export async function secondaryFaults(plan: FaultPlan): Promise<FaultReport> {
     })();
     const faults = (async () => {
       for (let i = 0; i < plan.cycles || since(began) < plan.seconds * 1000; ++i) {
-        const [name, accident] = ACCIDENTS[i % ACCIDENTS.length] ?? ACCIDENTS[0] ?? [];
+        const [name, accident] = ACCIDENTS[((plan.first ?? 0) + i) % ACCIDENTS.length] ?? [];
         if (name === undefined || accident === undefined) throw new Error('no accidents');
         const inFlight = await loaded(a);
         const ended = await accident(pair);

@@ -309,6 +309,12 @@ export class Node {
     );
   }
 
+  /** Kills at once all that is known. */
+  abandon(): void {
+    this.#daemon?.signal('SIGKILL');
+    for (const worker of this.#workers.values()) worker.signal('SIGKILL');
+  }
+
   /** Everything that is left is killed. Only processes that this object has started. */
   async close(): Promise<void> {
     await this.#remember().catch(() => {});
@@ -444,6 +450,18 @@ export interface PairOptions {
   readonly flags?: readonly string[];
 }
 
+const unclosed = new Set<Pair>();
+let watching = false;
+
+function watchForTheEnd(): void {
+  if (watching) return;
+  watching = true;
+  process.on('exit', () => {
+    for (const pair of unclosed) pair.abandon();
+  });
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => process.exit(1));
+}
+
 export class Pair {
   readonly directory: string;
   readonly resource: string;
@@ -462,6 +480,8 @@ export class Pair {
     this.directory = directory;
     this.resource = options.resource ?? 'data';
     this.relays = relays;
+    watchForTheEnd();
+    unclosed.add(this);
     const flags = options.flags ?? [];
     const common = { directory, resource: this.resource };
     this.a = new Node('a', { ...common, port: ports[0] }, flags);
@@ -583,8 +603,16 @@ ${part(a, relays[1]?.port ?? b.port)}${part(b, relays[0]?.port ?? a.port)}}
     if (at !== undefined) throw new Error(`the data areas differ at byte ${at}`);
   }
 
+  /** What can still be done when the test's own process ends. */
+  abandon(): void {
+    this.a.abandon();
+    this.b.abandon();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
   async close(): Promise<void> {
     await Promise.all([this.a.close(), this.b.close()]);
+    unclosed.delete(this);
     for (const relay of this.relays) relay.close();
     if (process.env.HASTD_TEST_KEEP !== undefined) {
       for (const { directory, name, output } of [this.a, this.b]) {
