@@ -407,7 +407,9 @@ const TABLE: Table = {
     newcomer: (state) => stay(state, { type: 'refuse-newcomer' }),
     ended: ({ from, to, force, fallback }, { end, now }) => {
       const effects: RoleEffect[] = [];
-      if (end.exit !== 0) {
+      // A secondary whose primary has just gone: that, and no accident, is what it ends with.
+      const gone = from === 'secondary' && end.exit === TEMPORARY;
+      if (end.exit !== 0 && !gone) {
         const text = `Worker did not end in order: ${describe(end)}.`;
         effects.push({ type: 'keep', end }, { type: 'log', level: 'warning', text });
       }

@@ -184,7 +184,8 @@ add(
       const to = pair.other(from);
       times.secondary?.push(await timedRole(from, 'secondary'));
       times.primary?.push(await timedRole(to, 'primary'));
-      await to.inSync();
+      const { notes, lastError } = await to.inSync();
+      assert.equal([notes, lastError], [[], null], 'a planned change is no failure');
       for (let j = 0; j <= i; ++j) assert.match(await readOne(to, j * MIB), `turn ${j}`);
       from = to;
     }

@@ -288,4 +288,18 @@ role('every state takes every event', () => {
   }
 });
 
+role('a secondary that ends with its primary gone, while it is promoted, has not failed', () => {
+  const leaving: RoleState = {
+    phase: 'leaving',
+    from: 'secondary',
+    to: 'primary',
+    force: false,
+    fallback: 'secondary',
+  };
+  const keeps = ({ effects }: Step) => effects.some(({ type }) => type === 'keep');
+  assert.is(keeps(step(leaving, ended(LOST))), false);
+  assert.is(keeps(step(leaving, ended(BROKEN))), true);
+  assert.is(keeps(step({ ...leaving, from: 'primary', to: 'init' }, ended(LOST))), true);
+});
+
 role.run();
