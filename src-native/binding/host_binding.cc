@@ -306,6 +306,20 @@ int clear_path(const char* path, const sockaddr_un& address) {
   return unlink(path) == 0 || errno == ENOENT ? 0 : errno;
 }
 
+/// Gives a socket that we have just bound to another user. What somebody may have put in its place
+/// meanwhile, a link or another file, is left alone.
+bool give_away(const char* path, uid_t uid, gid_t gid) {
+  const Descriptor file(open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (!file.valid()) return false;
+  struct stat facts {};
+  if (fstat(file.get(), &facts) != 0) return false;
+  if (!S_ISSOCK(facts.st_mode) || facts.st_uid != geteuid() || facts.st_nlink != 1) {
+    errno = EPERM;
+    return false;
+  }
+  return fchownat(file.get(), "", uid, gid, AT_EMPTY_PATH) == 0;
+}
+
 Napi::Value listen_unix(const Napi::CallbackInfo& info) {
   Arguments arguments(info, "listenUnix");
   const std::string path = arguments.text(0);
@@ -324,18 +338,17 @@ Napi::Value listen_unix(const Napi::CallbackInfo& info) {
   if (problem != 0) return refused(info, "bind", path, problem);
   Descriptor fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return system_failure(info, "socket", path);
-  // The file gets the mode of the socket's own inode less the umask: never, not even for a moment,
-  // more than asked for. What the umask took away is given back below.
-  if (fchmod(fd.get(), mode) != 0) return system_failure(info, "fchmod", path);
-  if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
-    return system_failure(info, "bind", path);
-  }
+  // The umask alone decides on the mode, so that it is right from the first moment and no path is
+  // looked up again for it.
+  const mode_t before = umask(0777 & ~mode);
+  const int bound = bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  const int bind_error = errno;
+  umask(before);
+  if (bound != 0) return refused(info, "bind", path, bind_error);
   const char* failed = nullptr;
   const bool owned = uid != static_cast<uid_t>(-1) || gid != static_cast<gid_t>(-1);
-  if (owned && lchown(path.c_str(), uid, gid) != 0) {
+  if (owned && !give_away(path.c_str(), uid, gid)) {
     failed = "chown";
-  } else if (chmod(path.c_str(), mode) != 0) {
-    failed = "chmod";
   } else if (listen(fd.get(), kListenBacklog) != 0) {
     failed = "listen";
   }

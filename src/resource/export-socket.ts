@@ -1,6 +1,5 @@
 /** The listening socket of a resource's NBD export, made by the parent, used by the worker. */
-import { mkdirSync, rmSync, statSync } from 'node:fs';
-import { chown } from 'node:fs/promises';
+import { lstatSync, mkdirSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Resource } from '../config/config.ts';
 import { HastError } from '../error.ts';
@@ -9,7 +8,8 @@ import type { HostFunctions } from '../native.ts';
 export type ExportHost = Pick<HostFunctions, 'listenUnix' | 'listenTcp' | 'lookupUser' | 'closeFd'>;
 
 const SOCKET_MODE = 0o600;
-const FOLDER_MODE = 0o700;
+/** Others pass through to a socket of theirs, see no names and change nothing. */
+const FOLDER_MODE = 0o711;
 const NOBODY = -1; // leaves the owner as it is
 
 function isLoopback(host: string): boolean {
@@ -20,7 +20,7 @@ function isLoopback(host: string): boolean {
  * A plain close-on-exec descriptor; the caller closes it.
  * @throws HastError EXPORT_SOCKET, EXPORT_INSECURE, USER_MISSING
  */
-export async function listenForExport(host: ExportHost, resource: Resource): Promise<number> {
+export function listenForExport(host: ExportHost, resource: Resource): number {
   const address = resource.export;
   if (address.kind === 'tcp') {
     if (!isLoopback(address.host) && !resource.exportInsecure) {
@@ -36,10 +36,7 @@ export async function listenForExport(host: ExportHost, resource: Resource): Pro
       hint: 'make the user, or name another one with export-owner in hast.conf',
     });
   }
-  const folder = dirname(address.path);
-  if (makeFolder(folder, address.text) && owner !== null) {
-    await chown(folder, owner.uid, owner.gid);
-  }
+  makeFolder(dirname(address.path), address.text);
   return make(address.text, () =>
     host.listenUnix(address.path, SOCKET_MODE, owner?.uid ?? NOBODY, owner?.gid ?? NOBODY),
   );
@@ -50,18 +47,24 @@ export function removeExport(resource: Resource): void {
   const address = resource.export;
   if (address.kind !== 'uds') return;
   try {
-    if (statSync(address.path).isSocket()) rmSync(address.path);
+    if (lstatSync(address.path).isSocket()) rmSync(address.path);
   } catch {
     // It is gone, which is what was wanted.
   }
 }
 
-/** Whether the folder had to be made. */
-function makeFolder(folder: string, text: string): boolean {
+/**
+ * The folder is never given away: its owner could put anything in the socket's place. The umask is
+ * set instead of the mode changed afterwards, when the path may lead elsewhere.
+ */
+function makeFolder(folder: string, text: string): void {
+  const before = process.umask(0);
   try {
-    return mkdirSync(folder, { recursive: true, mode: FOLDER_MODE }) !== undefined;
+    mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
   } catch (error) {
     throw socketError(text, error);
+  } finally {
+    process.umask(before);
   }
 }
 

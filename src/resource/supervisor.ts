@@ -404,7 +404,7 @@ export class Supervisor {
     let listening = -1;
     try {
       signal.throwIfAborted();
-      listening = await listenForExport(host, this.resource);
+      listening = listenForExport(host, this.resource);
       this.#addresses = await this.#deps.resolve(this.resource);
       signal.throwIfAborted();
       this.#spawn('primary', disk.fd, listening, null, this.#spec('primary', force, null));

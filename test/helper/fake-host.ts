@@ -26,6 +26,8 @@ export interface FakeHost extends SupervisorHost {
   readonly locked: Set<string>;
   /** Descriptors that were opened and not closed. */
   readonly open: Set<number>;
+  /** What was asked for of each UNIX socket: mode and owner. */
+  readonly unix: (readonly [mode: number, uid: number, gid: number])[];
   dispose(): void;
 }
 
@@ -36,10 +38,12 @@ function fdOf(server: Server): number {
 export function makeFakeHost(): FakeHost {
   const locked = new Set<string>();
   const open = new Set<number>();
+  const unix: (readonly [mode: number, uid: number, gid: number])[] = [];
   const servers = new Map<number, Server>();
   return {
     locked,
     open,
+    unix,
     openComponent(path) {
       if (locked.has(path)) {
         const cause = Object.assign(new Error(path), { errno: 11 });
@@ -70,7 +74,8 @@ export function makeFakeHost(): FakeHost {
       readSync(fd, block, 0, length, Number(offset));
       return block;
     },
-    listenUnix(path) {
+    listenUnix(path, mode, uid, gid) {
+      unix.push([mode, uid, gid]);
       rmSync(path, { force: true });
       const server = createServer();
       server.listen(path);
@@ -82,7 +87,7 @@ export function makeFakeHost(): FakeHost {
     listenTcp() {
       throw new HastError('SYSTEM', { message: 'not in this test' });
     },
-    lookupUser: () => null,
+    lookupUser: (name) => (name === 'other' ? { uid: 12345, gid: 54321 } : null),
     dispose() {
       for (const server of servers.values()) server.close();
     },

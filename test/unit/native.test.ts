@@ -174,11 +174,13 @@ door(
       const path = join(directory, 's');
       const before = process.umask(0o777);
       let fd: number;
+      let after: number;
       try {
         fd = host.listenUnix(path, 0o640, -1, -1);
       } finally {
-        process.umask(before);
+        after = process.umask(before);
       }
+      assert.is(after, 0o777, 'the umask is as it was');
       assert.is(statSync(path).mode & 0o777, 0o640);
       const server = createServer();
       await new Promise<void>((resolve) => server.listen({ fd }, resolve));
@@ -300,8 +302,8 @@ unless(door, notRoot())('a socket can be given to another user', () =>
   inTempdir((directory) => {
     const path = join(directory, 's');
     host.closeFd(host.listenUnix(path, 0o600, 12345, 54321));
-    const { uid, gid } = statSync(path);
-    assert.equal([uid, gid], [12345, 54321]);
+    const { uid, gid, mode } = statSync(path);
+    assert.equal([uid, gid, mode & 0o777], [12345, 54321, 0o600]);
   }),
 );
 

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
@@ -203,6 +203,25 @@ supervisor(
     await until('all hooks', 3000, () => hooks.length === 3);
     assert.equal(hooks, ['role data init primary', 'connect data', 'role data primary init']);
   }),
+);
+
+supervisor(
+  'the folder of an export stays ours, its socket alone is given away',
+  bench(
+    '',
+    async ({ directory, role, host }) => {
+      const before = process.umask(0o077);
+      try {
+        await role('primary');
+      } finally {
+        process.umask(before);
+      }
+      const { mode, uid } = statSync(`${directory}/run`);
+      assert.equal([mode & 0o777, uid], [0o711, process.getuid?.()]);
+      assert.equal(host.unix, [[0o600, 12345, 54321]]);
+    },
+    { exportOwner: 'other' },
+  ),
 );
 
 supervisor(
