@@ -165,7 +165,7 @@ export class ControlServer {
     if (this.#settings.backend.names().includes(name)) return;
     throw new HastError('RESOURCE_UNKNOWN', {
       message: `${name}: no such resource in the running hastd`,
-      hint: 'hastctl status lists them; after a change of hast.conf, reload hastd',
+      hint: 'hastctl status lists them; a change of hast.conf needs a restart of hastd',
       exit,
     });
   }

@@ -1,6 +1,6 @@
 import type { ResourceReport } from '../control/client.ts';
 import { HastError } from '../error.ts';
-import type { Context } from './context.ts';
+import { type Context, tell } from './context.ts';
 
 /** HAST's number for a name that the running daemon does not know, also as exit code. */
 export const NO_SUCH_RESOURCE = 1;
@@ -8,7 +8,7 @@ export const NO_SUCH_RESOURCE = 1;
 export function unknownToDaemon(): HastError {
   return new HastError('RESOURCE_UNKNOWN', {
     message: 'the running hastd knows no such resource',
-    hint: 'hastctl status lists what it knows; a change of hast.conf needs a reload (SIGHUP)',
+    hint: 'hastctl status lists what it knows; a change of hast.conf needs a restart of hastd',
     exit: NO_SUCH_RESOURCE,
   });
 }
@@ -26,4 +26,18 @@ export async function reportsOf(
   if (first === 'all') return all;
   const known = new Map(all.map((report) => [report.name, report]));
   return names.map((name) => known.get(name) ?? { name, error: unknownToDaemon() });
+}
+
+/** Why a resource is as it is goes to stderr: scripts read every line of stdout. */
+export function explain({ log }: Context, report: ResourceReport): void {
+  const about = log.child(report.name);
+  if ('error' in report) {
+    tell(about, report.error);
+    return;
+  }
+  const { lastError, notes } = report.status;
+  const failure = lastError === null ? '' : `last failure: ${lastError.message}`;
+  for (const note of new Set([failure, ...notes])) {
+    if (note !== '') about.warning(note);
+  }
 }

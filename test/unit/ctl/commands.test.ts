@@ -112,8 +112,11 @@ commands(
     const a = 'a\tcomplete primary        /srv/a.img\ttcp4://10.0.0.2\n';
     const b = 'b\t-        secondary      /srv/b.img\ttcp4://10.0.0.2\n';
     for (const line of ['status', 'status all', 'status all nope']) {
-      assert.equal(await run(line, path), { exit: 0, stdout: header + a + b, stderr: '' });
+      const { exit, stdout, stderr } = await run(line, path);
+      assert.equal([exit, stdout], [0, header + a + b]);
+      assert.match(stderr, /^\[WARNING\] \[b\] no primary has connected yet/m);
     }
+    assert.is((await run('status --json', path)).stderr, '');
     assert.is((await run('status b a b', path)).stdout, header + b + a + b);
     const unknown = await run('status a nope all', path);
     assert.is(unknown.exit, 1);
