@@ -24,8 +24,26 @@ function stateNotes(name: string, state: RoleState, hasWorker: boolean): string[
   }
 }
 
-/** What a refusal of the peer means, and the next command. The texts are constants of the protocol. */
-const ADVICE: readonly (readonly [RegExp, (name: string) => string])[] = [
+/** The larger node is the one to change: a smaller disk cannot grow by a command. */
+function sizesDiffer(name: string, [, here = '', there = '']: RegExpExecArray): string {
+  const [ours, theirs] = [BigInt(here), BigInt(there)];
+  const larger = ours > theirs ? 'this node' : 'the other node';
+  const which =
+    ours === theirs ? 'only the extents differ: on' : `${larger} has more room for data: on it, or`;
+  return (
+    `${which} the node whose data may go: hastctl role init ${name}; hastctl create -m SIZE ` +
+    `${name} with the disk size (and -e with the extent size) of the other one; ` +
+    `hastctl role secondary ${name}; with a peer that runs FreeBSD's HAST create --layout hast here`
+  );
+}
+
+type Advice = (name: string, match: RegExpExecArray) => string;
+
+/**
+ * What a reason means, and the next command. Refusals of the peer are constants of the protocol,
+ * the other texts are those of src-native/engine/connector.cc.
+ */
+const ADVICE: readonly (readonly [RegExp, Advice])[] = [
   [
     /^Split-brain condition!/,
     (name) =>
@@ -55,10 +73,38 @@ const ADVICE: readonly (readonly [RegExp, (name: string) => string])[] = [
     /^Remote node acts as primary/,
     (name) => `both are primary: demote one of them with hastctl role secondary ${name}`,
   ],
+  [/^sizes differ: data (\d+) here, (\d+) there/, sizesDiffer],
+  [
+    /^cannot (?:connect to the peer|open the second connection): Connection refused/,
+    (name) =>
+      'nobody listens at the address of remote: is hastd running there (hastctl status ' +
+      `${name}), do its listen address and port agree with our remote, does a firewall refuse?`,
+  ],
+  [
+    /^cannot (?:connect to the peer|open the second connection): (?!Connection refused)/,
+    () =>
+      'the address of remote cannot be reached: is that host up, are remote and source right, ' +
+      'does a firewall drop the connection?',
+  ],
+  [
+    /^the peer did not answer/,
+    (name) =>
+      'the peer takes connections but says nothing: look at the log of hastd there and at ' +
+      `hastctl list ${name} there; it drops addresses that are no remote of its own`,
+  ],
+  [
+    /^this node's copy is (?:incomplete|stale)/i,
+    (name) =>
+      `the good data is on the other node: hastctl role secondary ${name} there, then primary ` +
+      'here; or leave the other one primary and this one secondary',
+  ],
 ];
 
 function adviceFor(name: string, text: string): string[] {
-  return ADVICE.filter(([pattern]) => pattern.test(text)).map(([, advice]) => advice(name));
+  return ADVICE.flatMap(([pattern, advice]) => {
+    const match = pattern.exec(text);
+    return match === null ? [] : [advice(name, match)];
+  });
 }
 
 /** Empty when all is well. */

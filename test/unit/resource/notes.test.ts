@@ -30,4 +30,26 @@ notes('a peer without a role is named with the command for it', () => {
   assert.match(told, /hastctl role secondary data there/);
 });
 
+notes('what keeps a primary from connecting comes with what to do next', () => {
+  for (const [text, next] of [
+    [
+      'sizes differ: data 2097152 here, 1048576 there; extents 2048 here, 2048 there (x)',
+      /this node has more room.*hastctl create -m SIZE data/,
+    ],
+    [
+      'sizes differ: data 1048576 here, 2097152 there; extents 2048 here, 2048 there (x)',
+      /the other node has more room/,
+    ],
+    ['cannot connect to the peer: Connection refused', /is hastd running there/],
+    ['cannot connect to the peer: Connection timed out', /is that host up/],
+    ['the peer did not answer the first message: Connection timed out', /look at the log/],
+    [
+      "this node's copy is stale and the peer that has the good one cannot be reached (x)",
+      /hastctl role secondary data there/,
+    ],
+  ] as const) {
+    assert.match(notesOf('data', { phase: 'init' }, null, end(text), false).join('\n'), next);
+  }
+});
+
 notes.run();
