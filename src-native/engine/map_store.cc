@@ -102,7 +102,10 @@ Task<int> MapStore::write_batch() {
   co_await writes.join();
   if (batch_result_ == 0 && flush_ && !alone) {
     const int rc = co_await disk_.flush();
-    if (rc != 0) batch_result_ = rc;
+    if (rc != 0) {
+      batch_result_ = rc;
+      flush_failed_ = true;
+    }
   }
   for (const uint32_t sector : sectors_) map_.store_end(sector, batch_result_ == 0);
   if (batch_result_ != 0) ++write_errors_;

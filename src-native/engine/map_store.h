@@ -36,6 +36,8 @@ class MapStore {
   void set_flush(bool on) { flush_ = on; }
   /// The last batch has failed; nothing is stored by itself until somebody asks again.
   bool failed() const { return failure_ != 0; }
+  /// A flush of its own has failed: what the disk has of anything written before is unknown.
+  bool flush_failed() const { return flush_failed_; }
   uint64_t updates() const { return updates_; }
   uint64_t write_errors() const { return write_errors_; }
 
@@ -52,6 +54,7 @@ class MapStore {
   bool running_ = false;
   bool all_wanted_ = false;
   int failure_ = 0;
+  bool flush_failed_ = false;
   uint64_t batch_begun_ = 0;  // number of the batch being stored or last stored
   uint64_t batch_ended_ = 0;
   uint64_t batch_wanted_ = 0;  // run until this one has ended

@@ -73,7 +73,10 @@ Task<int> MetadataStore::carry_out(const BlockPlan& plan) {
         co_await disk_.write(step.offset, ConstBytes(buffer_ + step.offset, step.length), true);
     if (rc != 0) co_return rc;
     const int flushed = co_await disk_.flush();
-    if (flushed != 0) co_return flushed;
+    if (flushed != 0) {
+      flush_failed_ = true;
+      co_return flushed;
+    }
   }
   block_ = plan.after;
   co_return 0;

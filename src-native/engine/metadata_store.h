@@ -23,6 +23,8 @@ class MetadataStore {
 
   const Metadata& metadata() const { return block_.metadata(); }
   const Extra& extra() const { return block_.extra(); }
+  /// A flush of its own has failed: what the disk has of anything written before is unknown.
+  bool flush_failed() const { return flush_failed_; }
   bool extra_known() const { return block_.extra_known(); }
 
   /// Stores new fields and facts and flushes; 0 when they are durable. Concurrent calls queue up;
@@ -38,6 +40,7 @@ class MetadataStore {
   Component& disk_;
   MetadataBlock block_;
   bool locked_ = false;
+  bool flush_failed_ = false;
   WaitList waiters_;
   std::byte* buffer_ = nullptr;  // 4096 bytes, aligned for direct I/O
 };

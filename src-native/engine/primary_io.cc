@@ -277,6 +277,10 @@ Task<int> Primary::make_ready(Slot& slot) {
       continue;
     }
     // guard:count-before-lone-write
+    if (!attached() && !counted_ && counting_) {
+      co_await counted_waiters_.wait();  // by then there may be a peer, and nothing to count
+      continue;
+    }
     if (!attached() && !counted_) {
       const int rc = co_await ensure_counted();
       if (rc != 0) co_return -EIO;
@@ -551,6 +555,8 @@ Task<int> Primary::flush_local() {
   if (local_detached_) co_return -EIO;
   int rc = -EIO;
   if (!flush_failed_) rc = co_await disk_.flush();
+  // guard:any-failed-flush: one for the map or the metadata loses user data just the same.
+  if (metadata_.flush_failed() || map_store_->flush_failed()) rc = -EIO;
   if (rc == 0) co_return 0;
   ++counters_.flush_errors;
   // After a failed flush nobody knows what is stored; a second one that succeeds would prove
