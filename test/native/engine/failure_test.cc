@@ -272,10 +272,10 @@ TEST(failure, "a copy that was given up is written again, not compared (rule 6)"
 }
 
 TEST(failure, "a stale copy is copied in full, whatever its map says (rule 6)") {
-  Pair pair;
+  PairOptions options;
+  options.original_peer = true;  // which cannot be told that it has the good data
+  Pair pair(options);
   pair.connect();
-  // The peer cannot record that it has the good data, so its map says nothing.
-  pair.b().life()->disk->add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, kDataAt});
   pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
   for (uint64_t i = 0; i < 8; ++i) {
     CHECK_EQ(pair.write(pair.a(), i * 131072, pattern(7 + i, 4096)), 0);
@@ -286,6 +286,34 @@ TEST(failure, "a stale copy is copied in full, whatever its map says (rule 6)") 
   pair.a().become_secondary();
   CHECK(pair.settle(pair.b()));
   CHECK(pair.equal());
+}
+
+TEST(failure, "a flush for the metadata that failed makes every later FLUSH fail (rule 6)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), EIO);  // it could not be counted
+  CHECK_EQ(pair.flush(pair.a()), EIO);
+}
+
+TEST(failure, "what only the given-up disk has stored is no success when the peer goes (rule 6)") {
+  Pair pair;
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(1, 4096)), 0);
+  CHECK_EQ(pair.write(pair.a(), 131072, pattern(1, 4096)), 0);
+  pair.b().life()->disk->hold();
+  Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, 0, 4096, pattern(2, 4096));
+  pair.loop.advance(10000);  // stored here, not there
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  pair.begin(pair.a(), RequestOp::kWrite, 131072, 4096, pattern(3, 4096));
+  pair.loop.advance(10000);
+  CHECK(pair.a().primary()->stats().local_stale);
+  pair.cut(true);
+  pair.loop.run_until([write] { return write->done; }, 60 * kSecond);
+  CHECK_EQ(write->error, EIO);
+  pair.b().life()->disk->release();
 }
 
 }  // namespace hast::test

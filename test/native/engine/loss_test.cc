@@ -423,4 +423,53 @@ TEST(loss, "confirmed by a peer that was lost before our own disk was done: mark
   CHECK(pair.equal());
 }
 
+TEST(loss, "an incomplete copy is no source, though the counters are equal (rule 16)") {
+  Pair pair;
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(2, 131072)), 0);
+  pair.a().crash();
+  pair.a().become_primary();  // its map still has bits: a pass with equal counters
+  CHECK(pair.loop.run_until([&] { return pair.b().extra().sync_target; }, 60 * kSecond));
+  pair.a().crash();
+  pair.a().become_secondary();
+  pair.b().become_primary();
+  Life* life = pair.b().life();
+  pair.loop.run_until([life] { return life->started; }, 60 * kSecond);
+  CHECK(!life->serving);
+  CHECK(std::ranges::equal(pair.a().data().first(131072), pattern(2, 131072)));
+}
+
+TEST(loss, "the peer's marks are on our disk before the peer forgets them (rule 15)") {
+  Pair pair;
+  pair.connect();
+  pair.b().become_init();
+  pair.loop.advance(100000);
+  CHECK_EQ(pair.write(pair.a(), 2u << 20, pattern(6, 131072)), 0);
+  pair.a().become_secondary();
+  pair.b().become_primary();
+  CHECK(pair.loop.run_until([&] { return pair.b().primary()->stats().complete; }, 60 * kSecond));
+  pair.loop.run_until(
+      [&] { return pair.a().map() == std::vector<std::byte>(pair.a().map().size()); }, kSecond);
+  pair.b().power_cut(4);
+  const auto marked = [](const Node& node) { return node.map()[2] != std::byte{0}; };
+  CHECK(marked(pair.a()) || marked(pair.b()));
+}
+
+TEST(loss, "half a copy of an original is not served either (rule 16)") {
+  PairOptions options;
+  options.original_peer = true;
+  Pair pair(options);
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(10, 131072)), 0);
+  pair.mend();
+  CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 60 * kSecond));
+  pair.a().crash();
+  pair.b().become_primary();
+  Life* life = pair.b().life();
+  pair.loop.run_until([life] { return life->started; }, 60 * kSecond);
+  CHECK(!life->serving);
+}
+
 }  // namespace hast::test

@@ -303,6 +303,7 @@ class Schedule {
     // Nor when a pass has ended, until the next handshake: the operator has to know.
     const bool force = pair_.options.original_peer && !may_refuse && chosen.extra().sync_target;
     note("promote node %d%s", index, force ? " by force" : "");
+    sick_[index] = false;
     chosen.become_primary(force);
     up_[index] = true;
     primary_ = index;
@@ -325,6 +326,7 @@ class Schedule {
 
   void secondary(int index) {
     note("node %d is secondary", index);
+    sick_[index] = false;
     node(index).become_secondary();
     up_[index] = true;
   }
@@ -338,8 +340,8 @@ class Schedule {
     poll();
     const EngineStats now = stats();
     const bool in_sync = now.complete && now.state == EngineState::kInSync;
-    const bool has_all =
-        up_[other] && !lone_ && second_good_ && (in_sync || !now.complete || !first_good_);
+    const bool has_all = up_[other] && !sick_[other] && !lone_ && second_good_ &&
+                         (in_sync || !now.complete || !first_good_);
     const bool was_stale = !first_good_;
     note("node %d %s (in sync %d, second good %d, lone %d)", dead, power ? "loses power" : "dies",
          in_sync, second_good_, lone_);
@@ -360,8 +362,10 @@ class Schedule {
       return;
     }
     // Half a copy must not be served: ours refuse it.
-    if (!pair_.options.original_peer && up_[other] && !second_good_ && !lone_ &&
+    if (!pair_.options.original_peer && now.complete && up_[other] && !second_good_ && !lone_ &&
         random_.chance(1, 2)) {
+      // What async promises: all that the peer had received.
+      if (pair_.options.replication == Replication::kAsync) model_.forget_unflushed();
       if (promote(other, true)) {
         note("node %d took over although it may lack something", other);
         first_good_ = true;
@@ -456,7 +460,7 @@ class Schedule {
     if (!serving() || !second_good_ || !first_good_ || lone_ || pair_.link_down() || silent_)
       return;
     const int index = static_cast<int>(random_.below(2));
-    if (!up_[index] || node(index).life() == nullptr) return;
+    if (!up_[index] || node(index).life() == nullptr || sick_[0] || sick_[1]) return;
     // Beside an original nothing can say when a stale copy has become a good one again.
     if (pair_.options.original_peer && index == primary_) return;
     static constexpr uint32_t kKinds[] = {FaultComponent::kRead, FaultComponent::kWrite,
@@ -472,6 +476,7 @@ class Schedule {
          static_cast<unsigned long long>(fault.offset));
     node(index).life()->disk->add_fault(fault);
     may_fail_ = true;
+    sick_[index] = true;
     if (index != primary_) second_good_ = false;
   }
 
@@ -616,6 +621,7 @@ class Schedule {
   uint64_t last_id_ = 0;
   int primary_ = -1;
   bool up_[2] = {};
+  bool sick_[2] = {};  // its disk was told to fail, in this life
   bool silent_ = false;
   bool may_fail_ = false;     // a disk has failed: requests may fail, too
   bool first_good_ = true;    // the primary's disk has all that was acknowledged
