@@ -328,8 +328,6 @@ Task<int> Connector::receive_map(const SecondReply& reply, Attempt& attempt) {
   const Result<void> accepted =
       accept_payload(reply.payload, ConstBytes(payload), Bytes(attempt.map));
   if (!accepted) co_return -EBADMSG;
-  attempt.full_pass = std::all_of(attempt.map.begin(), attempt.map.end(),
-                                  [](std::byte b) { return b == std::byte{0xff}; });
   co_return 0;
 }
 

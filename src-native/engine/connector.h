@@ -36,7 +36,6 @@ struct Attempt {
   uint64_t peer_localcnt = 0;
   uint64_t peer_remotecnt = 0;
   bool peer_virgin = false;
-  bool full_pass = false;  ///< the peer's map has every bit set
   SyncSource source = SyncSource::kPrimary;
   std::vector<std::byte> map;  ///< empty: none was sent
 };

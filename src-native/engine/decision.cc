@@ -6,6 +6,11 @@ namespace {
 
 Decision adopt_identity(const SecondaryFacts& s, const PrimaryFacts& p) {
   Decision d;
+  if (s.localcnt > 0) {
+    // It was written as primary before the two ever met. Nobody has decided that this may go.
+    d.refusal = Refusal::kSplitBrain;  // guard:written-before-meeting
+    return d;
+  }
   d.adopt = true;
   d.source = SyncSource::kPrimary;
   // The primary's `virgin` says: nothing was ever written here that is not in my map. That is only
@@ -36,6 +41,9 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
   d.impossible = s.localcnt < p.remotecnt || p.localcnt < s.remotecnt;
   d.source = newer_than_primary_knows ? SyncSource::kSecondary : SyncSource::kPrimary;
   d.map = d.impossible ? MapAnswer::kFull : MapAnswer::kOwn;
+  if (d.source == SyncSource::kSecondary && s.incomplete) {
+    d.refusal = Refusal::kIncomplete;  // guard:incomplete-secondary
+  }
   return d;
 }
 

@@ -15,6 +15,7 @@ struct SecondaryFacts {
   uint64_t remotecnt = 0;
   bool map_empty = true;        ///< no bit of its own map is set
   bool contents_equal = false;  ///< fresh, and created with the promise of equal contents
+  bool incomplete = false;      ///< stale, or a pass to it never finished: never a source
 };
 
 /// What the primary said in its second message.
@@ -27,7 +28,7 @@ struct PrimaryFacts {
   bool contents_equal = false;  ///< virgin, and created with the promise of equal contents
 };
 
-enum class Refusal : uint8_t { kNone, kIdentity, kSplitBrain };
+enum class Refusal : uint8_t { kNone, kIdentity, kSplitBrain, kIncomplete };
 enum class MapAnswer : uint8_t { kNone, kOwn, kFull };
 
 struct Decision {

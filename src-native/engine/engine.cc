@@ -1,5 +1,7 @@
 #include "engine/engine.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/random.h>
@@ -82,7 +84,25 @@ struct Engine::Thread final : public EngineHost {
   WaitList stop_waiters;
   EngineEvent end;
 
+  /// A peer that misbehaves in every message must not fill JavaScript's queue: at most this many
+  /// lines a second, and then their number.
+  static constexpr uint32_t kLogLinesPerSecond = 100;
+  uint64_t log_second = 0;
+  uint32_t log_lines = 0;
+  uint32_t log_dropped = 0;
+
   void log(LogLevel level, std::string_view text) override {
+    const uint64_t second = ring == nullptr ? 0 : ring->now_us() / 1000000;
+    if (second != log_second) {
+      const uint32_t dropped = std::exchange(log_dropped, 0);
+      log_second = second;
+      log_lines = 0;
+      if (dropped > 0) logf(*this, LogLevel::kWarning, "%u log lines were dropped.", dropped);
+    }
+    if (++log_lines > kLogLinesPerSecond) {
+      ++log_dropped;
+      return;
+    }
     EngineEvent event;
     event.level = level;
     event.text = text;
@@ -177,6 +197,11 @@ Task<void> Engine::Thread::run_primary(Component& disk) {
 }
 
 Task<void> Engine::Thread::run_secondary(Component& disk) {
+  // A primary that is gone without a word must not keep us waiting for its acknowledgements.
+  const int patience_ms = static_cast<int>(spec.tuning.settings.timeout_ms);
+  for (const int fd : {spec.requests_fd, spec.replies_fd}) {
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience_ms, sizeof patience_ms);
+  }
   auto requests = std::make_unique<SocketStream>(*ring, spec.requests_fd);
   auto replies = std::make_unique<SocketStream>(*ring, spec.replies_fd);
   spec.requests_fd = spec.replies_fd = -1;
@@ -346,18 +371,18 @@ void Engine::start() {
   });
 }
 
-void Engine::post(std::function<void(Thread&)> command) {
+/// False when the mailbox is full. A command to an engine that has ended is done.
+bool Engine::post(std::function<void(Thread&)> command) {
   const std::lock_guard lock(door_->mutex);
-  if (door_->ended) return;
-  if (door_->mailbox == nullptr) {
-    door_->early.push_back(std::move(command));
-  } else {
-    door_->mailbox->post(std::move(command));
-  }
+  if (door_->ended) return true;
+  if (door_->mailbox != nullptr) return door_->mailbox->post(std::move(command));
+  door_->early.push_back(std::move(command));
+  return true;
 }
 
 void Engine::stop() {
-  post([](Thread& thread) { thread.stop(); });
+  // A full mailbox is emptied within a turn of the loop; a stop must not be lost behind it.
+  while (!post([](Thread& thread) { thread.stop(); })) std::this_thread::yield();
 }
 
 void Engine::kick() {

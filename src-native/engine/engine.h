@@ -82,7 +82,7 @@ class Engine {
  private:
   struct Thread;
   struct Door;  // the mailbox while the thread runs
-  void post(std::function<void(Thread&)> command);
+  bool post(std::function<void(Thread&)> command);
 
   EngineSpec spec_;
   Sink sink_;

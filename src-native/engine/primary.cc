@@ -115,7 +115,13 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
   while (keeping_ && last_kind_ == AttemptKind::kConnected && !attached()) {
     co_await attached_waiters_.wait();
   }
-  if (attached() || config_.force) co_return true;
+  if (attached()) co_return true;
+  if (config_.force) {
+    const int rc = co_await trust_own_copy();
+    if (rc == 0) co_return true;
+    fail(failure, 66, "META_WRITE", "the metadata cannot be stored: %s", std::strerror(-rc));
+    co_return false;
+  }
   const Extra& extra = metadata_.extra();
   if (extra.sync_target || extra.local_stale) {
     fail(failure, 69, "ROLE_REFUSED",
@@ -128,6 +134,16 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
   }
   logf(host_, LogLevel::kWarning, "Serving without the peer: %s.", last_attempt_);
   co_return true;
+}
+
+/// `role -f`: the operator has decided that what is here counts. From now on it does, once and for
+/// all.
+Task<int> Primary::trust_own_copy() {
+  config_.force = false;
+  if (!metadata_.extra().sync_target && !metadata_.extra().local_stale) co_return 0;
+  const int rc = co_await update_metadata(
+      [](Metadata&, Extra& extra, Primary&) { extra.sync_target = extra.local_stale = false; });
+  co_return rc;
 }
 
 Task<void> Primary::attempt_once(Attempt& attempt) {
@@ -207,7 +223,8 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
          link.settings().version, link.settings().extended ? ", extended" : "");
     host_.event(EventName::kConnect);
     attached_waiters_.wake_all();
-    const bool compare = attempt.full_pass && link.settings().extended;
+    const bool whole = map_->sync_count() == map_->extent_count();
+    const bool compare = whole && link.settings().extended;
     sync_ = std::make_unique<Synchroniser>(*this);
     synchronising.spawn(sync_->run(compare));
     while (attempt.link_running) co_await scope_.wait_for_change();
@@ -248,13 +265,18 @@ Task<int> Primary::adopt(Attempt& attempt) {
         [](Metadata&, Extra& extra, Primary&) { extra.sync_target = false; });
     if (rc != 0) co_return rc;
   }
+  const bool incomplete = own.sync_target || own.local_stale;
   // guard:incomplete-is-no-source
-  if (!from_peer && (own.sync_target || own.local_stale) && !local_detached_ && !config_.force) {
+  if (!from_peer && incomplete && !config_.force) {
     logf(host_, LogLevel::kError,
          "This node's copy is %s, but the peer takes it for the good one. Make the peer primary "
          "instead.",
          own.sync_target ? "incomplete (a synchronisation to it never finished)" : "stale");
     co_return -EINVAL;
+  }
+  if (!from_peer && incomplete) {
+    const int rc = co_await trust_own_copy();
+    if (rc != 0) co_return rc;
   }
   if (from_peer) needs_peer_ = true;  // nothing may be written here alone from now on
   peer_localcnt_ = attempt.peer_localcnt;
@@ -262,17 +284,18 @@ Task<int> Primary::adopt(Attempt& attempt) {
   if (attempt.peer_virgin && metadata_.metadata().localcnt == 0) {
     const int rc = co_await update_metadata(
         [](Metadata& metadata, Extra&, Primary&) { metadata.localcnt = 1; });
-    if (rc != 0) co_return rc;
+    if (rc != 0 && !local_detached_) co_return rc;
   }
   if (!attempt.map.empty()) map_->merge(ConstBytes(attempt.map));
   const int stored = co_await map_store_->store();  // guard:merged-map-stored
-  if (stored != 0) co_return stored;
+  // A detached disk can store nothing, and nobody will ever read from it: the peer has it all.
+  if (stored != 0 && !local_detached_) co_return stored;
   source_ = from_peer ? SyncSource::kSecondary : attempt.source;
   needs_peer_ = from_peer && map_->sync_count() > 0;
   if (needs_peer_) {
     const int rc = co_await update_metadata(
         [](Metadata&, Extra& extra, Primary&) { extra.sync_target = true; });
-    if (rc != 0) co_return rc;
+    if (rc != 0 && !local_detached_) co_return rc;
   }
   co_return 0;
 }

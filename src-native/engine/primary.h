@@ -82,6 +82,7 @@ class Primary : public Provider, private LinkEvents {
   // primary.cc: life and connection
   Task<int> load(StartFailure& failure);
   Task<bool> decide_start(StartFailure& failure);
+  Task<int> trust_own_copy();
   Task<void> attempt_once(Attempt& attempt);
   Task<void> keep_connected(std::unique_ptr<Attempt> first);
   Task<bool> serve_link(Attempt& attempt);
@@ -108,6 +109,7 @@ class Primary : public Provider, private LinkEvents {
   Task<void> serve_delete(Slot& slot);
   void finish(Slot& slot, int error);
   Task<int> make_ready(Slot& slot);
+  bool may_issue(const Slot& slot) const;
   void issue(Slot& slot);
   void submit_local(Slot& slot);
   static void local_done(Completion& c);

@@ -183,7 +183,7 @@ Task<void> Primary::serve_read(Slot& slot) {
       error = -rc;
       break;
     }
-    if (local_failed || local_detached_) {
+    if (local_failed && !local_detached_) {
       error = EIO;
       break;
     }
@@ -211,7 +211,7 @@ Task<int> Primary::hold_for_peer() {
   constexpr uint64_t kStepUs = kSecond / 10;
   SleepTimer timer;
   for (uint64_t waited = 0; waited < uint64_t{settings_.timeout_ms} * 1000; waited += kStepUs) {
-    if (attached() || stopping_ || !needs_peer_) co_return 0;
+    if (attached() || stopping_ || !(needs_peer_ || local_detached_)) co_return 0;
     co_await timer.sleep_us(kStepUs);
   }
   co_return -EIO;
@@ -232,12 +232,23 @@ Task<void> Primary::serve_write(Slot& slot) {
   co_await lock(slot, RangeMode::kExclusive);
   map_->write_begin(slot.offset, slot.length);
   slot.map_held = true;
-  const int rc = co_await make_ready(slot);
-  if (rc != 0) {
-    finish(slot, -rc);
-    co_return;
+  // A task that has waited comes back through the ready queue, behind what else was ready: the link
+  // may have gone or come since it looked. So the last look is here, with nothing in between.
+  while (!may_issue(slot)) {
+    const int rc = co_await make_ready(slot);
+    if (rc != 0) {
+      finish(slot, -rc);
+      co_return;
+    }
   }
   issue(slot);
+}
+
+/// Admitted, map durable, and either the peer takes part or this lone period is counted.
+bool Primary::may_issue(const Slot& slot) const {
+  if (stopping_ || !admission_open_) return false;
+  if (!attached() && (local_detached_ || needs_peer_ || !counted_)) return false;
+  return local_detached_ || map_->ready(slot.offset, slot.length);
 }
 
 Task<void> Primary::serve_delete(Slot& slot) {
@@ -254,8 +265,8 @@ Task<void> Primary::serve_delete(Slot& slot) {
   co_await serve_write(slot);
 }
 
-/// Waits until the write may reach both components: admitted, map durable, counted when alone.
-/// On return of 0 nothing has been awaited since the last check, so `issue` sees the same state.
+/// Waits until the write may reach both components: admitted, map durable, counted when alone. 0:
+/// look again with `may_issue`.
 Task<int> Primary::make_ready(Slot& slot) {
   for (;;) {
     if (stopping_) co_return -ESHUTDOWN;
@@ -263,8 +274,7 @@ Task<int> Primary::make_ready(Slot& slot) {
       co_await admission_.wait();
       continue;
     }
-    if (!attached() && local_detached_) co_return -EIO;
-    if (!attached() && needs_peer_) {
+    if (!attached() && (needs_peer_ || local_detached_)) {
       const int rc = co_await hold_for_peer();
       if (rc != 0) co_return rc;
       continue;
@@ -415,8 +425,13 @@ Task<void> Primary::flush_fua(Slot& slot) {
   const Link* link = link_;
   const int rc = co_await flush_covering();
   const bool durable = rc == 0 && attached() && link_ == link;
-  slot.remote = durable ? Outcome::kOk : Outcome::kLost;
-  progress(slot);
+  if (durable) {
+    slot.remote = Outcome::kOk;
+    progress(slot);
+    co_return;
+  }
+  // It is stored there, nobody knows how safely: the same as if the peer had failed it.
+  co_await settle_missed(slot);
 }
 
 void Primary::progress(Slot& slot) {

@@ -78,6 +78,10 @@ void Secondary::refusal_text(const Decision& decision, char* out, std::size_t si
                   kSplitBrainText.data());
     return;
   }
+  if (decision.refusal == Refusal::kIncomplete) {
+    std::snprintf(out, size, "The secondary's copy is incomplete, and it cannot be the source.");
+    return;
+  }
   std::snprintf(out, size, "Resource unique ID mismatch (primary=%llu, secondary=%llu).",
                 static_cast<unsigned long long>(config_.primary.resuid),
                 static_cast<unsigned long long>(metadata_.metadata().resuid));
@@ -116,13 +120,23 @@ Task<int> Secondary::become_good() {
 
 /// What the decision changes here, durably, before the primary hears of it.
 Task<int> Secondary::adopt(const Decision& decision) {
+  const bool whole_pass = decision.map == MapAnswer::kFull;
+  if (whole_pass) {
+    // That everything must be copied is known here alone until the primary has stored it: without
+    // this, a connection that ends before leaves two nodes that look equal.
+    const int rc = co_await map_store_->overwrite(std::byte{0xff});  // guard:whole-pass-remembered
+    if (rc != 0) co_return rc;
+    own_map_set_ = true;
+  }
   if (decision.adopt) {
     co_await metadata_.lock();
     Metadata metadata = metadata_.metadata();
+    Extra extra = metadata_.extra();
+    extra.sync_target = extra.sync_target || whole_pass;
     metadata.resuid = config_.primary.resuid;
     metadata.localcnt = metadata.remotecnt = 0;
     metadata.prevrole = Role::kSecondary;
-    const int rc = co_await metadata_.store(metadata, metadata_.extra());
+    const int rc = co_await metadata_.store(metadata, extra);
     metadata_.unlock();
     if (rc != 0) co_return rc;
   }
@@ -151,6 +165,7 @@ Task<int> Secondary::set_up(SecondaryEnd& end) {
   facts.remotecnt = metadata.remotecnt;
   facts.map_empty = map_->sync_count() == 0;
   facts.contents_equal = metadata_.extra().generation == kGenerationOfEqualContents;
+  facts.incomplete = metadata_.extra().local_stale || metadata_.extra().sync_target;
   Decision decision = decide(facts, config_.primary);
   // Which extents a stale copy misses was not recorded: all of them may (rule 6).
   if (metadata_.extra().local_stale && decision.map == MapAnswer::kOwn) {
@@ -210,7 +225,8 @@ Task<int> Secondary::send_setup_reply(const Decision& decision, SecondaryEnd& en
   const int rc = co_await send_all(*requests_, std::span<iovec>(parts, payload.empty() ? 1 : 2));
   if (refused) {
     const bool split = decision.refusal == Refusal::kSplitBrain;
-    end = {78, split ? "PEER_SPLIT_BRAIN" : "PEER_IDENTITY", {}};
+    const bool incomplete = decision.refusal == Refusal::kIncomplete;
+    end = {78, split ? "PEER_SPLIT_BRAIN" : incomplete ? "PEER_INCOMPLETE" : "PEER_IDENTITY", {}};
     std::snprintf(end.text, sizeof end.text, "%s", text);
     if (split) host_.event(EventName::kSplitBrain);
     co_return -EPERM;
@@ -252,11 +268,11 @@ Task<void> Secondary::run(SecondaryEnd& end) {
   const int flushed = co_await disk_.flush();  // guard:received-is-flushed
   if (flushed != 0) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
+    co_await note_incomplete();
   }
   co_await scope_.join();
   end = {75, "", {}};
   std::snprintf(end.text, sizeof end.text, "%s", why_);
-  host_.event(EventName::kDisconnect);
 }
 
 void Secondary::close(const char* why) {
@@ -264,9 +280,14 @@ void Secondary::close(const char* why) {
   closed_ = true;
   why_ = why;
   requests_->shut_down();
+  // Said now, not when everything is stored: whoever wants to take over waits for it (rule 21).
+  if (ready_ && !stopped_) host_.event(EventName::kDisconnect);
 }
 
-void Secondary::stop() { close("stopped"); }
+void Secondary::stop() {
+  stopped_ = true;
+  close("stopped");
+}
 
 Task<void> Secondary::run_writer() {
   const int rc = co_await writer_.run();
@@ -455,7 +476,7 @@ Task<int> Secondary::before_first_request() {
   std::unique_ptr<std::byte[]> map(new std::byte[bytes]);
   map_->render(Bytes(map.get(), bytes));
   int rc = 0;
-  if (!all_bytes(ConstBytes(map.get(), bytes), std::byte{0})) {
+  if (own_map_set_ || !all_bytes(ConstBytes(map.get(), bytes), std::byte{0})) {
     rc = co_await map_store_->overwrite(std::byte{0});
   }
   map_cleared_ = rc == 0;
@@ -577,10 +598,7 @@ void Secondary::disk_done(Completion& c) {
 /// A write that failed here makes this copy an incomplete one until the primary has repaired it,
 /// and if the primary dies first nobody else knows.
 Task<void> Secondary::finish_failed(Job& job, int error) {
-  // guard:failed-write-is-remembered: unless the primary has nothing better.
-  if (!primary_is_stale_) {
-    co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
-  }
+  co_await note_incomplete();  // guard:failed-write-is-remembered
   finish(job, error);
 }
 
@@ -626,7 +644,14 @@ Task<void> Secondary::run_flush(Job& job) {
     co_await order_waiters_.wait();
   }
   const int rc = co_await disk_.flush();
+  if (rc != 0) co_await note_incomplete();  // guard:failed-flush-is-remembered
   finish(job, -rc);
+}
+
+/// What was stored here may be gone: this copy is incomplete until a pass has repaired it.
+Task<void> Secondary::note_incomplete() {
+  if (primary_is_stale_) co_return;  // it has nothing better
+  co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
 }
 
 void Secondary::reply_final(Job& job, const ReplyMessage& reply) {

@@ -86,6 +86,7 @@ class Secondary {
   void start(Job& job);
   void run_on_disk(Job& job);
   Task<void> run_flush(Job& job);
+  Task<void> note_incomplete();
   static void disk_done(Completion& c);
   Task<void> finish_failed(Job& job, int error);
   void finish(Job& job, int error);
@@ -125,8 +126,10 @@ class Secondary {
   Job* order_last_ = nullptr;
   uint64_t arrivals_ = 0;
   bool map_cleared_ = false;
+  bool own_map_set_ = false;  // every bit of it, on disk
   bool primary_is_stale_ = false;
   bool closed_ = false;
+  bool stopped_ = false;  // by us, not by the connection
   const char* why_ = "";
   SleepTimer silence_;
   std::unique_ptr<std::byte[]> staging_;

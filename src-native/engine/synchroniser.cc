@@ -220,7 +220,9 @@ Task<bool> Synchroniser::finish_pass() {
   if (stored != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
   const int rc = co_await p.update_metadata([](Metadata& metadata, Extra& extra, Primary& self) {
     // Only what is still true in our turn; a write that is counted from here on comes after this.
-    if (!self.attached() || self.map_->sync_count() > 0) return;  // guard:count-after-pass
+    // guard:count-after-pass; and a disk that has failed meanwhile is stale, whatever was copied to
+    // it.
+    if (!self.attached() || self.map_->sync_count() > 0 || self.local_detached_) return;
     self.counted_ = self.peer_lacks_ = false;
     metadata.localcnt = self.peer_remotecnt_;
     metadata.remotecnt = self.peer_localcnt_;
@@ -228,6 +230,7 @@ Task<bool> Synchroniser::finish_pass() {
     extra.local_stale = false;
   });
   if (rc != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
+  if (p.local_detached_) co_return false;
   p.needs_peer_ = false;
   if (p.link_->settings().extended) {
     Signal done;

@@ -200,7 +200,8 @@ TEST(peer, "a secondary answers recorded single requests to the byte (wire-proto
   // Cases that record a defect, and what is required instead.
   const std::vector<std::string> ends = {"cmd-missing", "bad-checksum", "unknown-compression",
                                          "write-without-size", "hole-wrong-length"};
-  for (const Json& one : load_vectors("requests")["cases"]) {
+  const Json file = load_vectors("requests");
+  for (const Json& one : file["cases"]) {
     const std::string name = one["name"];
     ScriptedPrimary script(original_metadata(), plain_config());
     script.one->next(script.loop);  // the set-up answer
@@ -238,7 +239,8 @@ TEST(peer, "a secondary answers recorded single requests to the byte (wire-proto
 }
 
 TEST(peer, "a secondary repeats its part of recorded sessions to the byte") {
-  for (const Json& session : load_vectors("sessions")["sessions"]) {
+  const Json file = load_vectors("sessions");
+  for (const Json& session : file["sessions"]) {
     const std::string name = session["name"];
     const Json& messages = session["messages"];
     if (messages.size() < 5 || name.starts_with("primary-")) continue;
@@ -292,7 +294,8 @@ TEST(peer, "a secondary repeats its part of recorded sessions to the byte") {
 }
 
 TEST(peer, "a write of which only a part arrives is not carried out (wire-protocol 11.13b)") {
-  for (const Json& one : load_vectors("malformed")["cases"]) {
+  const Json file = load_vectors("malformed");
+  for (const Json& one : file["cases"]) {
     if (one["name"] != "truncated-write-payload") continue;
     ScriptedPrimary script(original_metadata(), plain_config());
     script.one->next(script.loop);
@@ -502,7 +505,8 @@ bool has_fields(const ByteVector& message, const Json& expected,
 }  // namespace
 
 TEST(peer, "a primary says and refuses what the recorded ones did") {
-  for (const Json& session : load_vectors("sessions")["sessions"]) {
+  const Json file = load_vectors("sessions");
+  for (const Json& session : file["sessions"]) {
     const std::string name = session["name"];
     if (!name.starts_with("primary-")) continue;
     ScriptedSecondary script(Replication::kMemsync);
@@ -526,7 +530,8 @@ TEST(peer, "a primary says and refuses what the recorded ones did") {
 }
 
 TEST(peer, "a primary repeats its part of recorded virgin sessions, but for its sequence numbers") {
-  for (const Json& session : load_vectors("sessions")["sessions"]) {
+  const Json file = load_vectors("sessions");
+  for (const Json& session : file["sessions"]) {
     const std::string name = session["name"];
     const bool old = name == "v1-secondary";
     if (name != "virgin-memsync-hole" && !old) continue;

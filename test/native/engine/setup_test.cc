@@ -1,0 +1,94 @@
+// What a set-up that is cut off, forced or refused leaves behind.
+
+#include "engine/pair.h"
+#include "harness.h"
+
+namespace hast::test {
+
+namespace {
+constexpr uint64_t kSecond = 1'000'000;
+constexpr uint64_t kDataAt = 1u << 20;  // where user data begin on the disk
+}  // namespace
+
+TEST(setup, "a first set-up that is cut off at any moment still ends in a whole copy") {
+  for (uint64_t cut_us = 0; cut_us < 3000; cut_us += 50) {
+    for (const bool crash : {false, true}) {
+      Pair pair;
+      pair.a().disk().set(kDataAt + 4096, pattern(cut_us + 1, 65536));
+      pair.b().become_secondary();
+      pair.a().become_primary();
+      pair.loop.advance(cut_us);
+      if (crash) {
+        pair.a().crash();
+        pair.a().become_primary();
+      } else {
+        pair.cut();
+      }
+      CHECK(pair.run_until_serving(pair.a()));
+      CHECK(pair.settle(pair.a()));
+      CHECK(pair.equal());
+    }
+  }
+}
+
+TEST(setup, "a secondary that was written before the two met is not overwritten unasked (R-11)") {
+  Pair pair;
+  pair.cut(true);
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK_EQ(pair.write(pair.b(), 0, pattern(1, 4096)), 0);
+  pair.b().become_init();
+  pair.mend();
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  pair.loop.advance(20 * kSecond);
+  CHECK(!pair.a().primary()->stats().complete);
+  CHECK(pair.a().logged("split-brain"));
+}
+
+TEST(setup, "a primary whose disk has failed finds its peer again (rule 6)") {
+  Pair pair;
+  pair.connect();
+  pair.a().life()->disk->add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, UINT64_MAX});
+  const auto bytes = pattern(3, 4096);
+  CHECK_EQ(pair.write(pair.a(), 4096, bytes), 0);
+  pair.cut();
+  CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 30 * kSecond));
+  CHECK_EQ(pair.write(pair.a(), 8192, bytes), 0);
+  std::vector<std::byte> back(4096);
+  CHECK_EQ(pair.read(pair.a(), 8192, back), 0);
+  CHECK(back == bytes);
+}
+
+TEST(setup, "a failed flush of the secondary is remembered there (rule 9)") {
+  Pair pair;
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(5, 4096)), 0);
+  pair.b().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1, 0, UINT64_MAX});
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  pair.a().crash();
+  pair.loop.advance(5 * kSecond);
+  CHECK(pair.b().extra().sync_target);
+}
+
+TEST(setup, "force is the operator's word once, and is not needed again (rule 16)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(6, 131072)), 0);
+  pair.b().life();
+  pair.mend();
+  // Stop the copy in its middle: B is an incomplete target from here on.
+  CHECK(pair.loop.run_until([&] { return pair.b().extra().sync_target; }, 30 * kSecond));
+  pair.a().crash();
+  pair.b().become_primary();
+  pair.loop.run_until([&] { return pair.b().role() == NodeRole::kInit; }, 60 * kSecond);
+  CHECK(!pair.b().serving());
+  pair.b().become_primary(true);
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK(!pair.b().extra().sync_target);
+}
+
+}  // namespace hast::test
