@@ -10,6 +10,7 @@ import { type ControlBackend, ControlServer } from './control/server.ts';
 import { HastError } from './error.ts';
 import { type Logger, withReason } from './log.ts';
 import { type HostFunctions, native } from './native.ts';
+import { knock } from './peer/knock.ts';
 import { PeerListener, type PeerTable } from './peer/listener.ts';
 import { isAmong, Resolver, systemLookup } from './peer/resolver.ts';
 import { Pidfile } from './pidfile.ts';
@@ -88,6 +89,7 @@ export class Daemon {
       }),
       dropPeer: (name: string) => this.#listener.drop(name),
       resolve: (resource: Resource) => this.#addresses(resource),
+      knock: (resource: Resource) => void this.#knock(resource),
       emit: (resource: string, event: string, detail?: Record<string, string | number>) =>
         this.#control.emit({
           time: new Date().toISOString(),
@@ -223,6 +225,11 @@ export class Daemon {
     return this.#known({ remote, source });
   }
 
+  async #knock(resource: Resource): Promise<void> {
+    const { peers, source } = await this.#addresses(resource);
+    await knock(peers, source, this.#log.child(resource.name));
+  }
+
   #known({ remote, source }: Pick<Resource, 'remote' | 'source'>): PeerAddresses {
     const peers = remote === 'none' ? [] : this.#resolver.current(remote);
     const sources = source === null ? [] : this.#resolver.current(source);
@@ -254,6 +261,11 @@ export class Daemon {
       },
       admit: (name, pair) => supervisors.get(name)?.admit(pair),
       contact: (name) => supervisors.get(name)?.contact(),
+      knocked: (ip) => {
+        for (const supervisor of supervisors.values()) {
+          if (admits(supervisor.resource, ip)) supervisor.contact();
+        }
+      },
       unknown: () => void this.#refresh(),
     };
   }
@@ -269,7 +281,7 @@ export class Daemon {
       status: (name) => find(name).status(),
       changeRole: (name, request) => {
         if (this.#stopping !== undefined) {
-          throw new HastError('ROLE_FAILED', { message: `${name}: hastd is ending`, hint: '' });
+          throw new HastError('ROLE_FAILED', { message: 'hastd is ending', hint: '' });
         }
         return find(name).changeRole(request);
       },

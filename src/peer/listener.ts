@@ -38,6 +38,8 @@ export interface PeerTable {
   find(resource: string): { readonly role: Role; admits(ip: string): boolean } | undefined;
   admit(resource: string, pair: PeerPair): void;
   contact(resource: string): void;
+  /** Somebody at this address came and went without a word: a peer that is there again. */
+  knocked(ip: string): void;
   /** An address that nobody is known by: names may have new numbers. */
   unknown(ip: string): void;
 }
@@ -146,7 +148,12 @@ export class PeerListener {
     socket.once('close', () => clearTimeout(timer));
 
     const reader = new MessageReader();
+    let heard = false;
+    socket.once('end', () => {
+      if (!heard) this.#table.knocked(ip);
+    });
     const onData = (chunk: Buffer): void => {
+      heard = true;
       try {
         const area = reader.push(chunk);
         if (area === undefined) return;

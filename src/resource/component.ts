@@ -85,24 +85,45 @@ export async function checkComponent(
 ): Promise<void> {
   const info = await openLocked(host, claims, resource, patienceMs);
   try {
-    const fields = fieldsOf(host.readAt(info.fd, 0n, LIMITS.metadataBytes));
-    if (fields?.resource !== resource.name) {
-      const what =
-        fields === undefined ? 'no HAST metadata' : `the metadata of resource ${fields.resource}`;
-      throw new HastError('META_INVALID', {
-        message: `${resource.local}: holds ${what}`,
-        hint: `hastctl create ${resource.name}`,
-      });
-    }
-    const wrong = misfit(fields, info.sizeBytes, info.sectorBytes);
-    if (wrong !== undefined) {
-      throw new HastError('META_INVALID', {
-        message: `${resource.local}: holds metadata that does not fit: ${wrong}`,
-        hint: `check local and its size; hastctl dump ${resource.name} shows the metadata`,
-      });
-    }
+    checkMetadata(host, info, resource);
   } finally {
     host.closeFd(info.fd);
+  }
+}
+
+/**
+ * Whether what was opened holds the metadata of the resource.
+ * @throws HastError META_INVALID, META_UNREADABLE
+ */
+export function checkMetadata(
+  host: ComponentHost,
+  info: ComponentInfo,
+  { name, local }: { readonly name: string; readonly local: string },
+): void {
+  const fields = fieldsOf(readBlock(host, info.fd, local));
+  if (fields?.resource !== name) {
+    const what =
+      fields === undefined ? 'no HAST metadata' : `the metadata of resource ${fields.resource}`;
+    throw new HastError('META_INVALID', {
+      message: `${local}: holds ${what}`,
+      hint: `hastctl create ${name}`,
+    });
+  }
+  const wrong = misfit(fields, info.sizeBytes, info.sectorBytes);
+  if (wrong !== undefined) {
+    throw new HastError('META_INVALID', {
+      message: `${local}: holds metadata that does not fit: ${wrong}`,
+      hint: `check local and its size; hastctl dump ${name} shows the metadata`,
+    });
+  }
+}
+
+function readBlock(host: ComponentHost, fd: number, local: string): Uint8Array {
+  try {
+    return host.readAt(fd, 0n, LIMITS.metadataBytes);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new HastError('META_UNREADABLE', { message: `${local}: ${why}`, cause });
   }
 }
 

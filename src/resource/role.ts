@@ -142,6 +142,7 @@ const STILL_CONNECTED: WorkerEnd = {
   code: 'ROLE_REFUSED',
   text: 'the connection from the primary is still open',
   refused: true,
+  hint: 'demote the other node first, or use -f to take the role all the same',
 };
 const TOO_LATE: WorkerEnd = {
   exit: null,

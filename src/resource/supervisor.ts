@@ -15,7 +15,7 @@ import type {
   NumericAddress,
   PeerHello,
 } from '../native.ts';
-import { checkComponent, type DeviceClaims, openLocked } from './component.ts';
+import { checkComponent, checkMetadata, type DeviceClaims, openLocked } from './component.ts';
 import { listenForExport, removeExport } from './export-socket.ts';
 import { HookQueue, type StartHook } from './hooks.ts';
 import { notesOf } from './notes.ts';
@@ -65,6 +65,8 @@ export interface SupervisorDeps {
   readonly dropPeer: (resource: string) => void;
   /** Quick: what is known, or soon will be. */
   readonly resolve: (resource: Resource) => Promise<PeerAddresses>;
+  /** Lets the peer know that there is a secondary now; never fails, waits for nobody. */
+  readonly knock: (resource: Resource) => void;
   readonly emit: (resource: string, event: string, detail?: Detail) => void;
   /** How long a start may take until `ready`; for tests. */
   readonly startMs?: number;
@@ -74,6 +76,8 @@ export type Detail = Readonly<Record<string, string | number>>;
 const START_MS = 110_000;
 const COMMAND_MS = 120_000;
 const GRACE_MS = 10_000;
+/** Two primaries hear of each other with every attempt: news is passed on this often at most. */
+const KICK_MS = 1000;
 const BUSY_TEXT = 'The previous session of the resource has not ended yet.';
 
 interface Waiting {
@@ -95,6 +99,9 @@ export class Supervisor {
   #newcomerTimer: NodeJS.Timeout | undefined;
   #restartTimer: NodeJS.Timeout | undefined;
   #startTimer: NodeJS.Timeout | undefined;
+  #kickTimer: NodeJS.Timeout | undefined;
+  #kicked = Number.NEGATIVE_INFINITY;
+  #connected = false;
   #lastError: WorkerEnd | undefined;
   #checking: Promise<void> | undefined;
   #addresses: PeerAddresses = { peers: [], source: null };
@@ -148,8 +155,7 @@ export class Supervisor {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#waiting = this.#waiting.filter((one) => one !== entry);
-        const { name } = this.resource;
-        const message = `${name}: the role was not taken in time; hastd goes on trying`;
+        const message = 'the role was not taken in time; hastd goes on trying';
         reject(new HastError('ROLE_FAILED', { message }));
       }, COMMAND_MS);
       const entry: Waiting = {
@@ -170,18 +176,17 @@ export class Supervisor {
   /** `--if-unused`, and `demotion refuse` unless forced. */
   async #refuseInUse(ifUnused: boolean, force: boolean): Promise<void> {
     if (!ifUnused && (this.resource.demotion !== 'refuse' || force)) return;
-    const { name } = this.resource;
     const stats = await this.#stats();
     if (stats === null && this.#worker === undefined) return;
     const hint = ifUnused
       ? 'close the device first, or leave out --if-unused'
       : 'close the device first, or use -f';
     if (stats === null) {
-      const message = `${name}: the worker does not say whether the provider is open`;
+      const message = `the worker does not say whether the provider is open`;
       throw new HastError('ROLE_REFUSED', { message, hint });
     }
     if (stats.clients.length > 0) {
-      const message = `${name}: the provider is in use by ${stats.clients.join(', ')}`;
+      const message = `the provider is in use by ${stats.clients.join(', ')}`;
       throw new HastError('ROLE_REFUSED', { message, hint });
     }
   }
@@ -205,9 +210,20 @@ export class Supervisor {
     this.#dispatch({ type: 'newcomer' });
   }
 
-  /** The peer was heard of. */
+  /** The peer was heard of: a primary that waits to connect need not wait any longer. */
   contact(): void {
-    if (this.role === 'primary') this.#worker?.kick();
+    if (this.role !== 'primary' || this.#connected || this.#kickTimer !== undefined) return;
+    const now = performance.now();
+    const wait = this.#kicked + KICK_MS - now;
+    if (wait <= 0) {
+      this.#kicked = now;
+      this.#worker?.kick();
+      return;
+    }
+    this.#kickTimer = setTimeout(() => {
+      this.#kickTimer = undefined;
+      this.contact();
+    }, wait).unref();
   }
 
   /** New numbers behind the names of `remote` and `source`. */
@@ -284,6 +300,7 @@ export class Supervisor {
     if (this.role !== before) {
       this.#log().info(`Role changed from ${before} to ${this.role}.`);
       this.#deps.emit(this.resource.name, 'role', { from: before, to: this.role });
+      if (this.role === 'secondary') this.#deps.knock(this.resource);
     }
   }
 
@@ -330,7 +347,7 @@ export class Supervisor {
         this.#settle(() => true, superseded(name));
         break;
       case 'fail':
-        this.#settle(() => true, failureOf(name, effect.end));
+        this.#settle(() => true, failureOf(effect.end));
         break;
       case 'supersede':
         this.#settle((one) => one.role !== effect.role, superseded(name));
@@ -404,6 +421,8 @@ export class Supervisor {
     let listening = -1;
     try {
       signal.throwIfAborted();
+      // The worker would find it too; said here, both roles say the same.
+      checkMetadata(host, disk, this.resource);
       listening = listenForExport(host, this.resource);
       this.#addresses = await this.#deps.resolve(this.resource);
       signal.throwIfAborted();
@@ -457,6 +476,7 @@ export class Supervisor {
       onEvent: (event: EngineEvent) => this.#onEngine(event, log),
       onEnd: (end: WorkerEnd) => {
         this.#worker = undefined;
+        this.#connected = false;
         this.#ended(end);
       },
     };
@@ -488,7 +508,11 @@ export class Supervisor {
         this.#dispatch({ type: 'ready' });
         break;
       case 'event':
-        if (event.name === 'disconnect') this.#dispatch({ type: 'disconnected' });
+        if (event.name === 'connect') this.#connected = true;
+        if (event.name === 'disconnect') {
+          this.#connected = false;
+          this.#dispatch({ type: 'disconnected' });
+        }
         this.#deps.emit(name, event.name);
         this.#hooks.run(exec, event.name);
         break;
@@ -524,17 +548,15 @@ function saidOf({ text, signal, exit }: WorkerEnd): string {
 
 function superseded(name: string): HastError {
   return new HastError('ROLE_FAILED', {
-    message: `${name}: another role was asked for meanwhile`,
+    message: 'another role was asked for meanwhile',
     hint: `hastctl status ${name}`,
   });
 }
 
 /** What a command is answered when its role was not taken. */
-function failureOf(name: string, end: WorkerEnd): HastError {
-  const message = `${name}: ${end.text === '' ? 'the worker ended' : end.text}`;
+function failureOf(end: WorkerEnd): HastError {
+  const message = end.text === '' ? 'the worker ended' : end.text;
   const cause = isErrorCode(end.code) ? ERROR_CODES[end.code] : undefined;
   const hint = end.hint ?? (cause === undefined || cause.hint === '' ? undefined : cause.hint);
-  if (!end.refused) return new HastError('ROLE_FAILED', { message, hint });
-  const skip = 'demote the other node first, or use -f to take the role all the same';
-  return new HastError('ROLE_REFUSED', { message, hint: hint ?? skip });
+  return new HastError(end.refused ? 'ROLE_REFUSED' : 'ROLE_FAILED', { message, hint });
 }

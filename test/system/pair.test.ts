@@ -1,6 +1,7 @@
 // Two real nodes: what an operator does to them, and what may happen to them.
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { until, withDeadline } from '../helper/deadline.ts';
@@ -359,6 +360,20 @@ add(
       assert.match(await readOne(a, MIB), 'later');
     },
     { timeoutSeconds: 2 },
+  ),
+);
+
+add(
+  'a primary that waits to connect again hears at once of a node that becomes secondary',
+  withDeadline(LIMIT_MS, () =>
+    withPair(Pair.make(), async ({ a, b }) => {
+      await a.role('primary');
+      await sleep(7500); // attempts after 0, 1, 3 and 7 seconds; the next one is due after 15
+      const { text } = await b.ask('POST', '/role', JSON.stringify({ role: 'secondary' }));
+      assert.match(text, '"role":"secondary"');
+      // Its worker has to be started; without the knock nobody would be there before 7.5 seconds.
+      await a.when('complete', ({ worker }) => worker?.status === 'complete', 6000);
+    }),
   ),
 );
 

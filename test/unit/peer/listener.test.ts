@@ -3,6 +3,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { formatForeground, Logger } from '../../../src/log.ts';
 import { decodeNv, encodeMessage, type NvArea, type NvEntry } from '../../../src/nv.ts';
+import { knock } from '../../../src/peer/knock.ts';
 import { PeerListener, type PeerPair, type PeerTable } from '../../../src/peer/listener.ts';
 import type { Role } from '../../../src/resource/role.ts';
 import { until, withDeadline } from '../../helper/deadline.ts';
@@ -13,6 +14,7 @@ interface Bench {
   readonly peers: PeerListener;
   readonly pairs: PeerPair[];
   readonly contacts: string[];
+  readonly knocks: string[];
   readonly lines: string[];
   role: Role;
   client(): Client;
@@ -57,6 +59,7 @@ function bench(
   return withDeadline(15_000, async () => {
     const pairs: PeerPair[] = [];
     const contacts: string[] = [];
+    const knocks: string[] = [];
     const lines: string[] = [];
     const clients: Client[] = [];
     const state: { role: Role } = { role: 'secondary' };
@@ -66,6 +69,7 @@ function bench(
       find: (name) => (name === 'data' ? { role: state.role, admits: () => true } : undefined),
       admit: (_name, pair) => pairs.push(pair),
       contact: (name) => contacts.push(name),
+      knocked: (ip) => knocks.push(ip),
       unknown: () => {},
     };
     const limits = { setupMs: 500, halfOpenMs, goodbyeMs: 300, backlog: 128 };
@@ -81,6 +85,7 @@ function bench(
         peers,
         pairs,
         contacts,
+        knocks,
         lines,
         get role() {
           return state.role;
@@ -198,6 +203,23 @@ listener(
     const [line = ''] = lines;
     assert.is(line.search(/\p{Cc}/u), line.length - 1, line);
     assert.match(line, /^\[WARNING\] Connection from 127\.0\.0\.1 for resource "x\] ok/);
+  }),
+);
+
+listener(
+  'a knock is a connection without a byte, from any of the addresses that answers',
+  bench(async ({ peers, client, knocks }) => {
+    const port = peers.ports[0] ?? 0;
+    const log = Logger.root(() => {}, 0);
+    const at = (host: string) => ({ host, port, family: 4 }) as const;
+    await knock([at('127.0.0.99'), at('127.0.0.1')], at('127.0.0.7'), log);
+    await until('a knock', 3000, () => knocks.length > 0);
+    const spoken = client().send(M1);
+    await tokenOf(spoken);
+    spoken.socket.end();
+    await spoken.closing();
+    assert.equal(knocks, ['127.0.0.7']);
+    await knock([at('127.0.0.99')], null, log); // nobody there is no error
   }),
 );
 

@@ -136,6 +136,7 @@ function bench(
         },
         dropPeer: () => events.push('drop-peer'),
         resolve: () => Promise.resolve({ peers: [], source: null }),
+        knock: () => events.push('knock'),
         emit: (_resource: string, event: string) => events.push(event),
         startMs: 4000,
       };
@@ -227,8 +228,9 @@ supervisor(
 supervisor(
   'a refusal leaves the role, tells why and exits 5',
   bench('refuse', async ({ subject, role }) => {
-    const { code, exit, message } = await failure(role('primary'));
-    assert.equal([code, exit, message], ['ROLE_REFUSED', 5, 'data: the peer is primary']);
+    const { code, exit, message, hint } = await failure(role('primary'));
+    assert.is(hint, undefined, 'the engine says itself what to do');
+    assert.equal([code, exit, message], ['ROLE_REFUSED', 5, 'the peer is primary']);
     const { role: now, lastError } = await subject.status();
     assert.is(now, 'init');
     assert.is(lastError?.message, 'the peer is primary');
@@ -305,16 +307,21 @@ supervisor(
 );
 
 supervisor(
-  'secondary looks at the component first',
-  bench('', async ({ subject, directory, role, host, another }) => {
+  'both roles look at the component first, and say the same',
+  bench('', async ({ subject, directory, events, role, host, another }) => {
     writeComponent(`${directory}/disk`, 'other');
     const wrong = await failure(role('secondary'));
     assert.match(wrong.message, 'holds the metadata of resource other');
     assert.is(wrong.hint, 'hastctl create data');
+    const { message, hint } = await failure(role('primary'));
+    assert.equal([message, hint], [wrong.message, wrong.hint]);
     writeComponent(`${directory}/disk`, 'data');
     host.locked.add(`${directory}/disk`);
     setTimeout(() => host.locked.clear(), 200);
+    assert.not(events.includes('knock'));
     await role('secondary');
+    await role('secondary');
+    assert.is(events.filter((event) => event === 'knock').length, 1, 'the peer hears of it');
     assert.is(subject.role, 'secondary');
     assert.is(host.open.size, 0);
     writeComponent(`${directory}/disk.link`, 'twin');
@@ -353,6 +360,7 @@ supervisor(
     const old = subject.workerPid;
     const open = await failure(role('primary'));
     assert.is(open.code, 'ROLE_REFUSED');
+    assert.match(open.hint ?? '', '-f');
     const second = await newcomer();
     subject.admit(second);
     await until('the next worker', 10_000, () => ![0, old].includes(subject.workerPid));
