@@ -197,8 +197,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     guard: 'stale-is-known',
     file: 'secondary.cc',
-    find: 'metadata.remotecnt = std::max(metadata.remotecnt, config_.primary.localcnt);',
-    replace: '',
+    find: 'std::max(metadata.remotecnt, config_.primary.localcnt);',
+    replace: 'metadata.remotecnt;',
   },
   {
     guard: 'stale-copy-is-not-compared',

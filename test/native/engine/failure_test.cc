@@ -246,6 +246,8 @@ TEST(failure, "given up after lone writes were copied: no split-brain, the peer 
   CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
   pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
   CHECK_EQ(pair.flush(pair.a()), EIO);
+  // Our own block cannot be written any more: the counter of the lone write stays in it.
+  pair.a().life()->disk->add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, 4096});
   pair.mend();
   pair.loop.run_until([&] { return pair.a().primary()->stats().local_stale; }, 60 * kSecond);
   pair.loop.advance(kSecond);

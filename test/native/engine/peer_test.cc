@@ -320,16 +320,22 @@ TEST(peer, "a rejected write leaves the stream in step (R-19)") {
   CHECK(std::ranges::equal(script.data().subspan(8192, 4096), pattern(2, 4096)));
 }
 
-TEST(peer, "a payload that is shorter than its write ends the connection (R-19, 11.16)") {
-  ScriptedPrimary script(original_metadata(), plain_config());
-  script.one->next(script.loop);
-  PayloadInfo info;
-  info.size_bytes = 8192;  // more than the write has room for
-  script.one->send(script.loop,
-                   request_bytes(RequestMessage::write(1, 0, 4096, 0, info), pattern(1, 8192)));
-  script.loop.advance(kSecond);
-  CHECK(script.ended);
-  CHECK(std::ranges::all_of(script.data(), [](std::byte b) { return b == std::byte{0}; }));
+TEST(peer, "a payload of another size than its write ends the connection (R-19, 11.16)") {
+  for (const uint32_t size : {0u, 512u, 8192u}) {
+    ScriptedPrimary script(original_metadata(), plain_config());
+    script.one->next(script.loop);
+    script.one->send(script.loop, write_bytes(1, 65536, pattern(2, 4096)));  // fills a buffer
+    script.two->next(script.loop);
+    PayloadInfo info;
+    info.size_bytes = size;
+    script.one->send(script.loop,
+                     request_bytes(RequestMessage::write(2, 0, 4096, 0, info), pattern(1, size)));
+    script.loop.advance(kSecond);
+    CHECK(script.ended);
+    CHECK(script.two->got.empty());
+    CHECK(std::ranges::all_of(script.data().first(4096),
+                              [](std::byte b) { return b == std::byte{0}; }));
+  }
 }
 
 TEST(peer, "FLUSH covers every write that came before it, in whatever order the disk is done") {
