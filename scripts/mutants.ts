@@ -1,4 +1,5 @@
-// Does a test notice when a guard is gone? Every guard of the engine (`// guard:NAME`) has a mutation
+// Does a test notice when a guard is gone? Every guard of the engine (`// guard:NAME`) has a
+// mutation
 // here; each is built into a test program of its own, which must fail.
 //   mutants.ts [NAME]...   only those; HAST_MUTANTS_VERBOSE=1 shows what failed
 // The last line is "N caught, N missed".
@@ -191,7 +192,31 @@ const MUTANTS: readonly Mutant[] = [
   {
     guard: 'failed-write-is-remembered',
     file: 'secondary.cc',
-    find: 'if (!primary_is_stale_) {',
+    find: 'co_await note_incomplete();  // guard:failed-write-is-remembered',
+    replace: 'co_await std::suspend_never{};',
+  },
+  {
+    guard: 'failed-flush-is-remembered',
+    file: 'secondary.cc',
+    find: 'if (rc != 0) co_await note_incomplete();',
+    replace: '',
+  },
+  {
+    guard: 'whole-pass-remembered',
+    file: 'secondary.cc',
+    find: 'const bool whole_pass = decision.map == MapAnswer::kFull;',
+    replace: 'const bool whole_pass = false;',
+  },
+  {
+    guard: 'written-before-meeting',
+    file: 'decision.cc',
+    find: 'if (s.localcnt > 0) {',
+    replace: 'if (false) {',
+  },
+  {
+    guard: 'incomplete-secondary',
+    file: 'decision.cc',
+    find: 'if (d.source == SyncSource::kSecondary && s.incomplete) {',
     replace: 'if (false) {',
   },
   {
@@ -336,7 +361,8 @@ const untold = [...tagged].filter((guard) => !known.has(guard));
 const unknown = [...known].filter((guard) => !tagged.has(guard));
 if (untold.length + unknown.length > 0) {
   die(
-    `guards without a mutation: ${untold.join(' ')}; mutations without a guard: ${unknown.join(' ')}`,
+    `guards without a mutation: ${untold.join(' ')}; ` +
+      `mutations without a guard: ${unknown.join(' ')}`,
   );
 }
 
