@@ -100,9 +100,11 @@ Task<void> Connector::attempt(const ConnectorFacts& facts, Attempt& attempt, Sco
     SleepTimer pause;
     co_await pause.sleep_us(0);
   }
-  if (attempt.kind != AttemptKind::kConnected && attempt.link != nullptr) {
-    co_await fail_link(attempt, scope);
-  }
+  if (attempt.kind == AttemptKind::kConnected) co_return;
+  if (attempt.link != nullptr) co_await fail_link(attempt, scope);
+  // Closed now, not when the next attempt begins: the peer must not take it for half open.
+  first_reader_.reset();
+  first_.reset();
 }
 
 Task<void> Connector::fail_link(Attempt& attempt, Scope& scope) {

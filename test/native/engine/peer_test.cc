@@ -198,8 +198,9 @@ uint64_t number_or(const Json& message, const std::string& name, uint64_t otherw
 
 TEST(peer, "a secondary answers recorded single requests to the byte (wire-protocol 6.3)") {
   // Cases that record a defect, and what is required instead.
-  const std::vector<std::string> ends = {"cmd-missing", "bad-checksum", "unknown-compression",
-                                         "write-without-size", "hole-wrong-length"};
+  const std::vector<std::string> ends = {
+      "cmd-missing",       "bad-checksum",          "unknown-compression", "write-without-size",
+      "hole-wrong-length", "write-memsync-too-long"};  // its size is 0 (11.16)
   const Json file = load_vectors("requests");
   for (const Json& one : file["cases"]) {
     const std::string name = one["name"];
@@ -268,13 +269,13 @@ TEST(peer, "a secondary repeats its part of recorded sessions to the byte") {
       config.checksum = *checksum == "crc32" ? Checksum::kCrc32 : Checksum::kSha256;
     }
     ScriptedPrimary script(metadata, config, map);
-    if (name == "errors-delete-flush") {
-      script.disk().add_fault({FaultComponent::kDiscard, -EOPNOTSUPP});
-      script.disk().add_fault({FaultComponent::kFlush, -EIO, 1});
-    }
     for (std::size_t i = 3; i < messages.size(); ++i) {
       const Json& message = messages[i];
       if (!message.contains("fields") || message.contains("payload_sha256")) break;
+      if (name == "errors-delete-flush" && i == 4) {  // the set-up itself flushes
+        script.disk().add_fault({FaultComponent::kDiscard, -EOPNOTSUPP});
+        script.disk().add_fault({FaultComponent::kFlush, -EIO, 1});
+      }
       const std::string payload =
           message.contains("payload_hex") ? message["payload_hex"].get<std::string>() : "";
       if (message["direction"] == "primary->secondary") {
@@ -578,11 +579,21 @@ TEST(peer, "a primary repeats its part of recorded virgin sessions, but for its 
         bytes.assign(number_or(message, "length", 0), {});
       script.begin(number_or(message, "offset", 0), bytes, done, error);
       ByteVector got_payload;
-      ByteVector got = one->next(script.loop, &got_payload);
+      ByteVector got;
+      RequestMessage request;
+      for (;;) {  // flushes of our own, at the end of a pass, may come between
+        got = one->next(script.loop, &got_payload);
+        REQUIRE(got.size() > kHeadBytes);
+        request = RequestMessage{};
+        REQUIRE(decode_request(ConstBytes(got).subspan(kHeadBytes), request).has_value());
+        if (request.cmd != Command::kFlush) break;
+        ByteVector done_bytes(kPacketHeadBytesMax);
+        done_bytes.resize(encode_reply(Bytes(done_bytes), messages[1]["header_version"],
+                                       ReplyMessage::done(request.seq, 0)));
+        two->send(script.loop, done_bytes);
+      }
       CHECK(has_fields(got, message, {"seq"}));
       CHECK_EQ(hex(got_payload), payload);
-      RequestMessage request;
-      REQUIRE(decode_request(ConstBytes(got).subspan(kHeadBytes), request).has_value());
       seq = request.seq;
       script.loop.advance(1000);
       CHECK_EQ(request.has(kHasMemsync), !old);
@@ -591,7 +602,7 @@ TEST(peer, "a primary repeats its part of recorded virgin sessions, but for its 
     script.loop.advance(1000);
     CHECK(done);
     CHECK_EQ(error, 0);
-    CHECK_EQ(script.metadata().localcnt, 1u);
+    CHECK_EQ(script.metadata().localcnt, 0u);  // as recorded: mirrored at the end of the pass
   }
 }
 
