@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import * as v from 'valibot';
 import {
@@ -30,6 +31,8 @@ import { makeTempdir } from './tempdir.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const MIB = 1 << 20;
+/** Between two looks at a status. */
+const PAUSE_MS = 25;
 
 export type Mode = 'fullsync' | 'memsync' | 'async';
 export const MODES: readonly Mode[] = ['fullsync', 'memsync', 'async'];
@@ -405,6 +408,8 @@ export class Node {
     let last: ResourceStatus | undefined;
     try {
       await until(`node ${this.name}: ${what}`, ms, async () => {
+        // Asking costs both sides more than a moment of waiting.
+        if (last !== undefined) await sleep(PAUSE_MS);
         last = await this.status();
         return wanted(last);
       });

@@ -1,6 +1,8 @@
 // Two real nodes: what an operator does to them, and what may happen to them.
 import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -478,7 +480,8 @@ process.on('SIGWINCH', () => setTimeout(() => { throw new Error('mischief'); }, 
 addWithFio(
   'JavaScript that hangs for ten seconds, or throws, changes nothing for fio',
   withDeadline(LIMIT_MS, async (signal) => {
-    const file = `/tmp/hastd-mischief-${process.pid}.mjs`;
+    // Workers of another user read it too.
+    const file = join(tmpdir(), `hastd-mischief-${process.pid}.mjs`);
     writeFileSync(file, MISCHIEF);
     await withPair(Pair.inSync({ flags: ['--import', file] }), async ({ a, b }) => {
       const workers = [await a.worker(), await b.worker()];
@@ -512,7 +515,7 @@ addWithFio(
         await Promise.all([a, b].map(async (node) => (await node.stats()).pid)),
         workers.map(({ pid }) => pid),
       );
-    });
+    }).finally(() => rmSync(file));
   }),
 );
 
