@@ -416,6 +416,7 @@ class Schedule {
     note("planned switch from node %d", old);
     may_fail_ = true;  // requests may wait in vain for the peer with the newer data
     const bool was_lone = lone_;
+    const bool was_sick = sick_[other];
     node(old).become_init();
     poll();
     for (const Pending& p : pending_) {
@@ -423,7 +424,7 @@ class Schedule {
     }
     secondary(old);
     const bool stale = !first_good_;
-    if (!promote(other, was_lone || !second_good_)) {
+    if (!promote(other, was_lone || !second_good_ || was_sick)) {
       if (!result_.ok) return;
       secondary(other);
       promote(old);
