@@ -268,7 +268,7 @@ Task<void> Secondary::run(SecondaryEnd& end) {
   const int flushed = co_await disk_.flush();  // guard:received-is-flushed
   if (flushed != 0) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
-    co_await note_incomplete();
+    co_await note_failed_flush(flushed);
   }
   co_await scope_.join();
   end = {75, "", {}};
@@ -644,8 +644,17 @@ Task<void> Secondary::run_flush(Job& job) {
     co_await order_waiters_.wait();
   }
   const int rc = co_await disk_.flush();
-  if (rc != 0) co_await note_incomplete();  // guard:failed-flush-is-remembered
+  if (rc != 0) co_await note_failed_flush(rc);  // guard:failed-flush-is-remembered
   finish(job, -rc);
+}
+
+/// Nobody knows what is stored now, whatever a read gives: all of it must be written again, and not
+/// only compared. An original cannot be made to do that.
+Task<void> Secondary::note_failed_flush(int rc) {
+  if (rc == -EOPNOTSUPP) co_return;  // a disk without a cache
+  co_await note_incomplete();
+  if (primary_is_stale_ || !config_.extended) co_return;
+  co_await update_metadata([](Metadata&, Extra& extra) { extra.local_stale = true; });
 }
 
 /// What was stored here may be gone: this copy is incomplete until a pass has repaired it.
