@@ -318,4 +318,21 @@ TEST(failure, "what only the given-up disk has stored is no success when the pee
   pair.b().life()->disk->release();
 }
 
+TEST(failure, "after the peer failed a flush its copy is written again, not compared (rule 1)") {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    PairOptions options;
+    options.keepdirty = 64;  // nothing is flushed before we say so
+    Pair pair(options);
+    pair.connect();
+    for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
+      CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
+    }
+    pair.b().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    CHECK(pair.settle(pair.a()));
+    pair.b().power_cut(seed);
+    CHECK(pair.equal());
+  }
+}
+
 }  // namespace hast::test
