@@ -557,7 +557,7 @@ Task<int> Primary::flush_both() {
   if (peer != 0) {
     // Rule 9: the loss is settled first (rule 7), then the local flush alone decides.
     while (!admission_open_) co_await admission_.wait();
-    co_return local == 0 ? 0 : -EIO;
+    co_return local == 0 && !local_detached_ ? 0 : -EIO;
   }
   if (local == 0) co_return 0;
   if (link == nullptr) co_return -EIO;
