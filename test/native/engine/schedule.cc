@@ -212,6 +212,7 @@ class Schedule {
         !now.local_stale) {
       second_good_ = true;
       lone_ = false;
+      cut_[0] = cut_[1] = false;
     }
     if (!now.complete && !pending_.empty()) lone_ = true;
     if (now.local_stale && first_good_) {
@@ -351,6 +352,7 @@ class Schedule {
       node(dead).crash();
     }
     up_[dead] = false;
+    cut_[dead] = cut_[dead] || power;
     primary_ = -1;
     poll();
     const bool fail_over = has_all && (was_stale || random_.chance(2, 3));
@@ -424,6 +426,9 @@ class Schedule {
     }
     secondary(old);
     const bool stale = !first_good_;
+    // A former primary that lost power, and that nobody has repaired since: with equal counters it
+    // counts as good, as it does when it serves again itself.
+    if (cut_[other]) model_.forget_unflushed();
     if (!promote(other, was_lone || !second_good_ || was_sick)) {
       if (!result_.ok) return;
       secondary(other);
@@ -464,6 +469,8 @@ class Schedule {
     if (!up_[index] || node(index).life() == nullptr || sick_[0] || sick_[1]) return;
     // Beside an original nothing can say when a stale copy has become a good one again.
     if (pair_.options.original_peer && index == primary_) return;
+    // In async the primary's disk alone may have what was acknowledged.
+    if (pair_.options.replication == Replication::kAsync && index == primary_) return;
     static constexpr uint32_t kKinds[] = {FaultComponent::kRead, FaultComponent::kWrite,
                                           FaultComponent::kFlush,
                                           FaultComponent::kWrite | FaultComponent::kRead};
@@ -622,6 +629,7 @@ class Schedule {
   uint64_t last_id_ = 0;
   int primary_ = -1;
   bool up_[2] = {};
+  bool cut_[2] = {};   // it lost power as primary, and has not been in sync since
   bool sick_[2] = {};  // its disk was told to fail, in this life
   bool silent_ = false;
   bool may_fail_ = false;     // a disk has failed: requests may fail, too
