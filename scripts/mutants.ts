@@ -198,7 +198,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     guard: 'failed-flush-is-remembered',
     file: 'secondary.cc',
-    find: 'if (rc != 0) co_await note_incomplete();',
+    find: 'if (rc != 0) co_await note_failed_flush(rc);',
     replace: '',
   },
   {
