@@ -15,7 +15,7 @@ namespace hast::test {
 
 namespace {
 
-constexpr uint64_t kSchedules = 150;
+constexpr uint64_t kSchedules = 80;
 
 /// Seeds that once failed. What they showed then:
 constexpr uint64_t kKnown[] = {
