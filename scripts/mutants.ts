@@ -274,6 +274,24 @@ const MUTANTS: readonly Mutant[] = [
     replace: 'true',
   },
   {
+    guard: 'issued-as-checked',
+    file: 'primary_io.cc',
+    find: 'while (!may_issue(slot)) {',
+    replace: 'if (!may_issue(slot)) {',
+  },
+  {
+    guard: 'failed-disk-ends-no-pass',
+    file: 'synchroniser.cc',
+    find: 'self.map_->sync_count() > 0 || self.local_detached_) return;',
+    replace: 'self.map_->sync_count() > 0) return;',
+  },
+  {
+    guard: 'hole-is-flushed',
+    file: 'primary_io.cc',
+    find: 'const int rc = co_await flush_covering();  // guard:hole-is-flushed',
+    replace: 'co_await std::suspend_never{}; const int rc = 0;',
+  },
+  {
     guard: 'no-success-without-copy',
     file: 'slot.cc',
     find: 'return remote == Outcome::kOk ? Verdict::kSuccess : Verdict::kFailure;',

@@ -3,6 +3,7 @@
 // Every phase prints its time; the last line is "N passed, N failed, N skipped".
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { stripVTControlCharacters } from 'node:util';
 
 process.chdir(new URL('..', import.meta.url).pathname);
@@ -52,7 +53,11 @@ function native(variant: string, directory: string): Phase[] {
     step(`native build ${variant}`, 'scripts/build-test', variant),
     {
       name: `native ${variant}`,
-      command: [`out/${directory}/hast_test`],
+      command: [
+        `out/${directory}/hast_test`,
+        '--jobs',
+        String(Math.min(4, availableParallelism())),
+      ],
       minutes: 15,
       environment: {
         ASAN_OPTIONS: 'detect_stack_use_after_return=1:strict_string_checks=1',

@@ -209,7 +209,9 @@ void FaultComponent::assert_no_overlap(const Operation& operation) const {
 }
 
 void FaultComponent::begin(Operation& operation) {
-  if (held_ && powered_) {
+  const bool touched = operation.kind == kFlush ||
+                       overlap(operation.offset, operation.length, held_.offset, held_.length);
+  if ((held_.kinds & operation.kind) != 0 && touched && powered_) {
     operation.held = true;
     return;
   }
@@ -217,7 +219,7 @@ void FaultComponent::begin(Operation& operation) {
 }
 
 void FaultComponent::release() {
-  held_ = false;
+  held_ = {};
   for (const std::unique_ptr<Operation>& operation : outstanding_) {
     if (std::exchange(operation->held, false)) begin(*operation);
   }

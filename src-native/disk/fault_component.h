@@ -68,6 +68,7 @@ class FaultComponent final : public Component {
   static constexpr uint32_t kDiscard = 4;
   static constexpr uint32_t kFlush = 8;
   static constexpr uint32_t kKinds = 4;
+  static constexpr uint32_t kAllKinds = (1u << kKinds) - 1;
 
   /// Operations of these kinds that touch the range fail; flushes have no range. After a failed
   /// flush some of what it should have kept can never become durable any more, as in Linux; a
@@ -94,8 +95,10 @@ class FaultComponent final : public Component {
   void add_fault(const Fault& fault) { faults_.push_back(fault); }
   void clear_faults() { faults_.clear(); }
   void set_can_discard(bool can) { facts_.can_discard = can; }
-  /// Operations submitted from now on hang until `release`.
-  void hold() { held_ = true; }
+  /// Operations of these kinds that touch the range, submitted from now on, hang until `release`.
+  void hold(uint32_t kinds = kAllKinds, uint64_t offset = 0, uint64_t length = UINT64_MAX) {
+    held_ = {kinds, offset, length};
+  }
   void release();
 
   /// The program dies: outstanding operations fail with -EIO, writes among them may have reached
@@ -137,7 +140,11 @@ class FaultComponent final : public Component {
   Random random_;
   uint64_t delay_min_us_ = 1;
   uint64_t delay_max_us_ = 100;
-  bool held_ = false;
+  struct Held {
+    uint32_t kinds = 0;
+    uint64_t offset = 0;
+    uint64_t length = 0;
+  } held_;
   bool powered_ = true;
   std::vector<Fault> faults_;
   uint64_t submitted_[kKinds] = {};

@@ -180,6 +180,7 @@ Task<void> Primary::keep_connected(std::unique_ptr<Attempt> attempt) {
   uint64_t pause_us = kSecond;
   while (!stopping_) {
     if (attempt == nullptr) {
+      heard_of_ = false;
       attempt = std::make_unique<Attempt>();
       co_await attempt_once(*attempt);
     }
@@ -192,10 +193,8 @@ Task<void> Primary::keep_connected(std::unique_ptr<Attempt> attempt) {
     attached_waiters_.wake_all();
     if (stopping_) break;
     if (kind == AttemptKind::kChanged) continue;
-    if (pause_us > 0) {
-      const int rc = co_await reconnect_.sleep_us(pause_us);
-      if (rc != 0) pause_us = 0;  // the peer was heard of
-    }
+    if (pause_us > 0 && !heard_of_) co_await reconnect_.sleep_us(pause_us);
+    if (heard_of_) pause_us = 0;
     pause_us = pause_us == 0 ? kSecond : std::min(pause_us * 2, kReconnectMaxUs);
   }
   keeping_ = false;
@@ -444,10 +443,16 @@ void Primary::reconfigure(const PrimarySettings& settings) {
   }
 }
 
+/// Counts also while an attempt is under way, which may have begun before the peer was there.
+void Primary::kick() {
+  heard_of_ = true;
+  reconnect_.wake();
+}
+
 void Primary::reconnect() {
   if (connecting_ != nullptr)
     connecting_->shut_down("the peer's address has changed", ECONNABORTED);
-  reconnect_.wake();
+  kick();
 }
 
 EngineStats Primary::stats() const {

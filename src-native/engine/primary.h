@@ -43,6 +43,13 @@ struct StartFailure {
 
 class Synchroniser;
 
+/// Waits for the end of the flush with this number. Lives in the frame of who waits.
+struct FlushWaiter {
+  uint64_t wanted;
+  FlushWaiter* next;
+  Signal ended{};
+};
+
 /// The primary of one resource: decides for every request which component does it, when it is
 /// answered, and what is dirty. Loop thread only. Rules: docs/architecture.md, "The primary".
 class Primary : public Provider, private LinkEvents {
@@ -63,7 +70,7 @@ class Primary : public Provider, private LinkEvents {
 
   void reconfigure(const PrimarySettings& settings);
   /// The peer was heard of: the wait before the next attempt ends.
-  void kick() { reconnect_.wake(); }
+  void kick();
   void reconnect();  ///< addresses changed: the present link is closed
   EngineStats stats() const;
 
@@ -121,9 +128,11 @@ class Primary : public Provider, private LinkEvents {
   Task<void> serve_flush(Slot& slot);
   Task<int> flush_covering();
   Task<void> run_flushes();
+  void tell_flushed(int rc);
   Task<int> flush_both();
   Task<int> flush_local();
   Task<void> flush_fua(Slot& slot);
+  Task<void> flush_delete(Slot& slot);
   void count_error(RequestOp op);
 
   // primary_io.cc: failures
@@ -175,7 +184,8 @@ class Primary : public Provider, private LinkEvents {
   WaitList attached_waiters_;
   bool stopping_ = false;
   bool ended_ = false;
-  bool keeping_ = false;  // keep_connected runs
+  bool keeping_ = false;   // keep_connected runs
+  bool heard_of_ = false;  // the peer, since the last attempt began
   SleepTimer reconnect_;
   SleepTimer tick_timer_;
   char last_attempt_[256] = {};
@@ -192,8 +202,7 @@ class Primary : public Provider, private LinkEvents {
   // Flushes: one pair in flight, everybody who comes meanwhile shares the next.
   bool flushing_ = false;
   uint64_t flush_begun_ = 0, flush_ended_ = 0, flush_wanted_ = 0;
-  int flush_result_ = 0;
-  WaitList flush_waiters_;
+  FlushWaiter* flush_waiters_ = nullptr;
   bool uncached_warned_ = false;
   uint64_t unflushed_since_us_ = 0;
   uint64_t losses_ = 0;  // links that were in use and failed

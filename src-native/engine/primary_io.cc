@@ -234,6 +234,7 @@ Task<void> Primary::serve_write(Slot& slot) {
   slot.map_held = true;
   // A task that has waited comes back through the ready queue, behind what else was ready: the link
   // may have gone or come since it looked. So the last look is here, with nothing in between.
+  // guard:issued-as-checked
   while (!may_issue(slot)) {
     const int rc = co_await make_ready(slot);
     if (rc != 0) {
@@ -301,7 +302,7 @@ Task<int> Primary::make_ready(Slot& slot) {
 }
 
 void Primary::issue(Slot& slot) {
-  slot.uncounted = false;
+  slot.uncounted = slot.flushing = false;
   slot.losses = losses_;
   slot.mode = slot.fua ? Replication::kFullsync : effective_mode();
   slot.missed = false;
@@ -399,7 +400,8 @@ void Primary::remote_final(Slot& slot, int error) {
          std::strerror(error));
     requests_.spawn(settle_missed(slot));
     return;
-  } else if (slot.fua && attached() && !link_->settings().extended) {
+  } else if (slot.fua && slot.op == RequestOp::kWrite && attached() &&
+             !link_->settings().extended) {
     requests_.spawn(flush_fua(slot));
     return;
   } else {
@@ -434,7 +436,16 @@ Task<void> Primary::flush_fua(Slot& slot) {
   co_await settle_missed(slot);
 }
 
+/// No disk punches a hole durably by itself: a flush follows, of both, before the answer.
+Task<void> Primary::flush_delete(Slot& slot) {
+  const int rc = co_await flush_covering();  // guard:hole-is-flushed
+  answer(slot, -rc);
+  slot.flushing = false;
+  progress(slot);
+}
+
 void Primary::progress(Slot& slot) {
+  if (slot.flushing) return;
   if (!slot.is_answered) {
     // While the peer has the newer data, only its final word makes a write safe: what it lacks is
     // overwritten from there.
@@ -454,6 +465,11 @@ void Primary::progress(Slot& slot) {
     if (slot.remote == Outcome::kLost && count_failed_) verdict = Verdict::kFailure;
     if (slot.remote == Outcome::kError && (needs_peer_ || slot.uncounted)) {
       verdict = Verdict::kFailure;  // guard:target-needs-peer
+    }
+    if (verdict == Verdict::kSuccess && slot.fua && slot.op == RequestOp::kDelete) {
+      slot.flushing = true;
+      requests_.spawn(flush_delete(slot));
+      return;
     }
     if (verdict == Verdict::kSuccess) answer(slot, 0);
     if (verdict == Verdict::kFailure) answer(slot, slot.local_errno != 0 ? slot.local_errno : EIO);
@@ -507,12 +523,14 @@ Task<void> Primary::serve_flush(Slot& slot) {
 Task<int> Primary::flush_covering() {
   const uint64_t mine = flush_begun_ + 1;
   if (flush_wanted_ < mine) flush_wanted_ = mine;
+  FlushWaiter waiter{mine, flush_waiters_};
+  flush_waiters_ = &waiter;
   if (!flushing_) {
     flushing_ = true;
     scope_.spawn(run_flushes());
   }
-  while (flush_ended_ < mine) co_await flush_waiters_.wait();
-  co_return flush_result_;
+  const int rc = co_await waiter.ended;
+  co_return rc;
 }
 
 Task<void> Primary::run_flushes() {
@@ -520,11 +538,23 @@ Task<void> Primary::run_flushes() {
     while (!admission_open_) co_await admission_.wait();
     ++flush_begun_;
     const int rc = co_await flush_both();
-    flush_result_ = rc;
     flush_ended_ = flush_begun_;
-    flush_waiters_.wake_all();
+    tell_flushed(rc);
   }
   flushing_ = false;
+}
+
+/// Everybody whose flush has ended is told how that one went, whatever the next one says.
+void Primary::tell_flushed(int rc) {
+  FlushWaiter** at = &flush_waiters_;
+  while (FlushWaiter* waiter = *at) {
+    if (waiter->wanted > flush_ended_) {
+      at = &waiter->next;
+      continue;
+    }
+    *at = waiter->next;
+    Loop::current().ready(waiter->ended, rc);
+  }
 }
 
 Task<int> Primary::flush_both() {

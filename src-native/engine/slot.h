@@ -50,6 +50,7 @@ struct Slot : Request {
   bool is_answered = false;   // the gate was told
   bool gate_holds = false;    // the gate has not released it
   bool engine_holds = false;  // components still have to report
+  bool flushing = false;      // done, but for the flush that FUA asks for
   bool uncounted = false;     // the counter that must speak of it could not be stored
   bool missed = false;        // some component did not confirm: its extents stay marked
 

@@ -222,6 +222,7 @@ Task<bool> Synchroniser::finish_pass() {
     // Only what is still true in our turn; a write that is counted from here on comes after this.
     // guard:count-after-pass; and a disk that has failed meanwhile is stale, whatever was copied to
     // it.
+    // guard:failed-disk-ends-no-pass
     if (!self.attached() || self.map_->sync_count() > 0 || self.local_detached_) return;
     self.counted_ = self.peer_lacks_ = false;
     metadata.localcnt = self.peer_remotecnt_;

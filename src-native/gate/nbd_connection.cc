@@ -66,7 +66,6 @@ void NbdConnection::on_answer(Completion& completion) {
 }
 
 void NbdConnection::answered(Chunk& chunk) {
-  if (flush_after(chunk)) return;
   Command& command = *chunk.command;
   HAST_ASSERT(command.unanswered > 0);
   --command.unanswered;
@@ -119,44 +118,6 @@ void NbdConnection::try_begin_ordered(Command& command) {
   if (head == nullptr || !static_cast<const Chunk*>(head)->answered) return;
   command.replied = true;
   queue(command);
-}
-
-/// TRIM with FUA: the same chunk goes on as a flush. True when it does.
-bool NbdConnection::flush_after(Chunk& chunk) {
-  if (!chunk.wants_flush || chunk.error != 0 || broken_) return false;
-  chunk.wants_flush = false;
-  provider_.release(*chunk.slot);
-  chunk.run = on_flush_slot;
-  chunk.slot = nullptr;
-  Request* slot = provider_.acquire(holder_, chunk, &chunk.slot);
-  if (slot != nullptr) {
-    chunk.slot = slot;
-    submit_flush(chunk);
-  }
-  return true;
-}
-
-void NbdConnection::on_flush_slot(Completion& completion) {
-  Chunk& chunk = static_cast<Chunk&>(completion);
-  if (chunk.result == 0) {
-    chunk.connection->submit_flush(chunk);
-  } else {
-    chunk.error = -chunk.result;
-    chunk.connection->answered(chunk);
-  }
-}
-
-void NbdConnection::submit_flush(Chunk& chunk) {
-  chunk.run = on_answer;
-  Request& request = *chunk.slot;
-  request.op = RequestOp::kFlush;
-  request.fua = false;
-  request.zeroes = false;
-  request.offset = 0;
-  request.length = 0;
-  request.error = 0;
-  request.answered = &chunk;
-  provider_.submit(request);
 }
 
 /// To be called last after anything that happened to a command: replies, or frees it.

@@ -88,8 +88,7 @@ class NbdConnection {
     uint32_t length = 0;
     int error = 0;  // errno
     bool answered = false;
-    bool last = false;         // carries the end of the reply
-    bool wants_flush = false;  // TRIM with FUA: a flush follows
+    bool last = false;  // carries the end of the reply
   };
   enum class Step { kGoOn, kBytes, kPool, kSlot, kEnd };
   struct SlotWait : CompletionAwait<SlotWait> {
@@ -118,12 +117,9 @@ class NbdConnection {
 
   // ---- Answers (nbd_connection.cc) ----
   static void on_answer(Completion& completion);
-  static void on_flush_slot(Completion& completion);
   void answered(Chunk& chunk);
   void read_answered(Chunk& chunk);
   void ordered_answered(Chunk& chunk);
-  bool flush_after(Chunk& chunk);
-  void submit_flush(Chunk& chunk);
   void try_begin_ordered(Command& command);
   void settle(Command& command);
   void release(Chunk& chunk);

@@ -235,7 +235,6 @@ NbdConnection::Step NbdConnection::take_chunk() {
   chunk.error = 0;
   chunk.answered = false;
   chunk.last = false;
-  chunk.wants_flush = header.type == CommandType::kTrim && (header.flags & nbd::kFua) != 0;
   ++command.chunks;
   chunk_ = &chunk;
   filled_ = 0;
@@ -263,7 +262,8 @@ void NbdConnection::submit_chunk() {
   Request& request = *chunk.slot;
   request.op = operation_of(header.type);
   request.zeroes = header.type == CommandType::kWriteZeroes;
-  request.fua = request.op == RequestOp::kWrite && (header.flags & nbd::kFua) != 0;
+  const bool changes = request.op == RequestOp::kWrite || request.op == RequestOp::kDelete;
+  request.fua = changes && (header.flags & nbd::kFua) != 0;
   request.offset = chunk.offset;
   request.length = chunk.length;
   request.error = 0;

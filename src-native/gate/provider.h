@@ -22,7 +22,7 @@ struct ProviderClient {
 /// until it releases, and never be written after `submit`.
 struct Request {
   RequestOp op = RequestOp::kRead;
-  bool fua = false;     ///< WRITE only: answered when the bytes survive a power cut on both nodes
+  bool fua = false;     ///< WRITE, DELETE: answered when it survives a power cut on both nodes
   bool zeroes = false;  ///< WRITE only: the buffer is all zero (the gate has filled it)
   uint64_t offset = 0;  ///< bytes from the start of the provider
   uint64_t length = 0;  ///< bytes; READ and WRITE at most kRequestBytesMax, DELETE any, FLUSH 0
@@ -45,7 +45,7 @@ class Provider {
   /// Gives a free slot to `client`: at once (returned), or later (nullptr; then `waiter` runs with
   /// 0 and `*slot` set, or with -ESHUTDOWN and none). First come, first served; a client that holds
   /// kRequestsPerClientMax waits without holding up others. `slot` and `waiter` must stay until
-  /// then.
+  /// then. A client waits for one slot at a time.
   virtual Request* acquire(ProviderClient& client, Completion& waiter, Request** slot) = 0;
   /// Takes a filled request. The range was checked by the gate: inside size_bytes, block-aligned.
   virtual void submit(Request& request) = 0;

@@ -1,8 +1,16 @@
-// hast_test [--list] [WORD]...: runs the tests whose "suite: sentence" contains any of the words.
+// hast_test [--list] [--jobs N] [WORD]...: runs the tests whose "suite: sentence" contains any of
+// the words, in N processes at once.
 // The last line is "N passed, N failed, N skipped"; exit 1 when one failed, 64 for wrong usage.
 
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <string>
@@ -56,11 +64,20 @@ void run_body(const Case& test) {
   }
 }
 
-int run(const std::vector<std::string_view>& words) {
-  int passed = 0;
-  int failed = 0;
-  int skipped = 0;
-  for (const Case& test : cases()) {
+/// What the processes share.
+struct Counts {
+  std::atomic<uint32_t> next{0};  // of `cases`, that nobody has taken yet
+  std::atomic<uint32_t> passed{0};
+  std::atomic<uint32_t> failed{0};
+  std::atomic<uint32_t> skipped{0};
+};
+
+/// Takes one test after the other, until none is left.
+void run_tests(const std::vector<std::string_view>& words, Counts& counts) {
+  for (;;) {
+    const uint32_t index = counts.next++;
+    if (index >= cases().size()) return;
+    const Case& test = cases()[index];
     if (!wanted(test, words)) continue;
     Running& state = running();
     state.failures = 0;
@@ -70,21 +87,55 @@ int run(const std::vector<std::string_view>& words) {
     const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(
         std::chrono::steady_clock::now() - start);
     if (state.failures > 0) {
-      ++failed;
+      ++counts.failed;
       std::printf("FAILED  %s\n", test.name.c_str());
     } else if (state.skipped) {
-      ++skipped;
+      ++counts.skipped;
       std::printf("skipped %s: %s\n", test.name.c_str(), state.reason.c_str());
     } else {
-      ++passed;
+      ++counts.passed;
       std::printf("ok      %s", test.name.c_str());
       if (took.count() >= 100) std::printf(" (%lld ms)", static_cast<long long>(took.count()));
       std::printf("\n");
     }
     std::fflush(stdout);
   }
-  std::printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
-  return failed > 0 ? 1 : 0;
+}
+
+/// In processes of its own, of which one that dies is a failure.
+void run_in_processes(const std::vector<std::string_view>& words, unsigned jobs, Counts& counts) {
+  std::fflush(stdout);
+  for (unsigned job = 0; job < jobs; ++job) {
+    const pid_t child = fork();
+    if (child == 0) {
+      run_tests(words, counts);
+      std::exit(0);
+    }
+    if (child < 0) ++counts.failed;
+  }
+  int status = 0;
+  while (wait(&status) > 0) {
+    if (status == 0) continue;
+    ++counts.failed;
+    std::printf("FAILED  a process of the tests ended by %s %d\n",
+                WIFSIGNALED(status) ? "signal" : "exit",
+                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+  }
+}
+
+int run(const std::vector<std::string_view>& words, unsigned jobs) {
+  void* shared =
+      mmap(nullptr, sizeof(Counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) std::abort();
+  Counts& counts = *new (shared) Counts;
+  if (jobs < 2) {
+    run_tests(words, counts);
+  } else {
+    run_in_processes(words, jobs, counts);
+  }
+  std::printf("%u passed, %u failed, %u skipped\n", counts.passed.load(), counts.failed.load(),
+              counts.skipped.load());
+  return counts.failed > 0 ? 1 : 0;
 }
 
 }  // namespace
@@ -113,18 +164,21 @@ void skip(const std::string& reason) {
 int main(int argc, char** argv) {
   std::vector<std::string_view> words;
   bool list = false;
+  unsigned jobs = 1;
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (word == "--list") {
       list = true;
+    } else if (word == "--jobs" && i + 1 < argc) {
+      jobs = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
     } else if (word.starts_with("-")) {
-      std::fprintf(stderr, "usage: hast_test [--list] [WORD]...\n");
+      std::fprintf(stderr, "usage: hast_test [--list] [--jobs N] [WORD]...\n");
       return 64;
     } else {
       words.push_back(word);
     }
   }
-  if (!list) return hast::test::run(words);
+  if (!list) return hast::test::run(words, jobs);
   for (const auto& test : hast::test::cases()) {
     if (hast::test::wanted(test, words)) std::printf("%s\n", test.name.c_str());
   }

@@ -335,4 +335,32 @@ TEST(failure, "after the peer failed a flush its copy is written again, not comp
   }
 }
 
+TEST(failure, "a disk that fails while a pass ends stays known as stale (rule 6)") {
+  Pair pair;
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(100000);
+  // More extents than keepdirty: when the pass is over, bits of the map have to be turned off.
+  const uint64_t extent_bytes = pair.options.extent_bytes;
+  for (uint64_t i = 0; i < 8; ++i) {
+    CHECK_EQ(pair.write(pair.a(), i * extent_bytes, pattern(i, 4096)), 0);
+  }
+  pair.mend();
+  CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 60 * kSecond));
+  FaultComponent& disk = *pair.a().life()->disk;
+  disk.hold(FaultComponent::kWrite, kMetadataBytes, kDataAt - kMetadataBytes);
+  // All is copied and flushed; the last store of the map hangs.
+  const uint64_t writes = disk.submitted(FaultComponent::kWrite);
+  CHECK(pair.loop.run_until([&] { return disk.submitted(FaultComponent::kWrite) > writes; },
+                            60 * kSecond));
+  // A failed flush marks no extent, so that nothing else keeps the pass from its end.
+  disk.add_fault({FaultComponent::kFlush, -EIO, 1});
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  CHECK(pair.loop.run_until([&] { return pair.a().extra().local_stale; }, kSecond));
+  disk.release();
+  pair.loop.advance(2 * kSecond);
+  CHECK(pair.a().extra().local_stale);
+  CHECK_EQ(pair.a().metadata().localcnt, 0u);
+}
+
 }  // namespace hast::test

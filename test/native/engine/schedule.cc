@@ -270,7 +270,8 @@ class Schedule {
     if (kind >= 12) op = RequestOp::kRead;
     if (kind >= 16) op = RequestOp::kFlush;
     if (kind >= 18) op = RequestOp::kDelete;
-    const bool fua = op == RequestOp::kWrite && random_.chance(1, 8);
+    const bool fua =
+        op == RequestOp::kDelete ? id % 8 == 0 : op == RequestOp::kWrite && random_.chance(1, 8);
     std::vector<std::byte> bytes;
     if (op == RequestOp::kWrite) {
       const uint64_t tag = random_.chance(1, 16) ? 0 : id;
