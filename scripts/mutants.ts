@@ -292,6 +292,36 @@ const MUTANTS: readonly Mutant[] = [
     replace: 'co_await std::suspend_never{}; const int rc = 0;',
   },
   {
+    guard: 'of-one-line',
+    file: 'decision.cc',
+    find: 'if (!of_one_line(s, p, d.source)) {',
+    replace: 'if (false) {',
+  },
+  {
+    guard: 'offered-before-it-is-taken',
+    file: 'secondary.cc',
+    find: 'if (decision.source == SyncSource::kSecondary) ids.offer();',
+    replace: '',
+  },
+  {
+    guard: 'offered-before-it-is-told',
+    file: 'primary.cc',
+    find: 'ids.offer();  // guard:offered-before-it-is-told',
+    replace: '',
+  },
+  {
+    guard: 'count-begins-a-generation',
+    file: 'primary.cc',
+    find: 'ids.begin(self.host_.random());  // guard:count-begins-a-generation',
+    replace: '',
+  },
+  {
+    guard: 'no-generation-beside-an-original',
+    file: 'primary.cc',
+    find: 'co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.set({}); });',
+    replace: '',
+  },
+  {
     guard: 'no-success-without-copy',
     file: 'slot.cc',
     find: 'return remote == Outcome::kOk ? Verdict::kSuccess : Verdict::kFailure;',

@@ -125,6 +125,10 @@ export interface PeerHello {
   readonly contentsEqual: boolean;
   readonly epoch: bigint;
   readonly bootid: bigint;
+  /** Which data the primary has, and which ones the peer may have; 0: unknown. */
+  readonly generation: bigint;
+  readonly generationShared: bigint;
+  readonly generationOffered: bigint;
 }
 
 /** Settings that may change while a worker runs. */

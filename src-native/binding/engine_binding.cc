@@ -257,6 +257,9 @@ bool read_hello(Arguments& arguments, const Napi::Object& from, EngineSpec& out)
   primary.remotecnt = arguments.unsigned64_of(hello, "remotecnt");
   primary.virgin = virgin.As<Napi::Boolean>();
   primary.extended = out.secondary.extended;
+  primary.generations = {arguments.unsigned64_of(hello, "generation"),
+                         arguments.unsigned64_of(hello, "generationShared"),
+                         arguments.unsigned64_of(hello, "generationOffered")};
   const Napi::Value equal = hello.Get("contentsEqual");
   primary.contents_equal = equal.IsBoolean() && equal.As<Napi::Boolean>();
   return !arguments.bad();

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "base/result.h"
+#include "codec/generations.h"
 
 /// The first 4096 bytes of a local component: HAST's nv area, and our two records behind it.
 ///
@@ -62,9 +63,19 @@ inline constexpr uint64_t kGenerationOfEqualContents = 1;
 /// What we know beyond HAST. All zero: nothing.
 struct Extra {
   uint64_t generation = 0;            ///< id of the data as it is now; 0: unknown
-  std::array<uint64_t, 8> history{};  ///< the ids before, newest first; 0: none
+  std::array<uint64_t, 8> history{};  ///< shared and offered of `Generations`; the rest is 0
   bool sync_target = false;           ///< a pass writes here, or one was never finished
   bool local_stale = false;           ///< the peer's data is newer than this disk's
+
+  /// Unknown as long as there is only the promise of equal contents.
+  Generations generations() const {
+    if (generation == kGenerationOfEqualContents) return {};
+    return {generation, history[0], history[1]};
+  }
+  void set(const Generations& ids) {
+    generation = ids.current;
+    history = {ids.shared, ids.offered};
+  }
 
   bool operator==(const Extra&) const = default;
 };

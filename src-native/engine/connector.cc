@@ -187,8 +187,8 @@ Task<void> Connector::first_connection(const ConnectorFacts&, Attempt& attempt) 
   first_reader_->consume_head();
 }
 
-Task<int> Connector::ensure_identity(bool& virgin) {
-  virgin = false;
+Task<int> Connector::ensure_identity() {
+  virgin_ = equal_ = false;
   if (metadata_.metadata().resuid != 0) {
     co_return 0;
   }
@@ -196,9 +196,16 @@ Task<int> Connector::ensure_identity(bool& virgin) {
   Metadata metadata = metadata_.metadata();
   while (metadata.resuid == 0) metadata.resuid = host_.random();
   metadata.prevrole = Role::kPrimary;
-  const int rc = co_await metadata_.store(metadata, metadata_.extra());
+  Extra extra = metadata_.extra();
+  const bool equal = extra.generation == kGenerationOfEqualContents;
+  Generations ids = extra.generations();
+  if (ids.current == 0) ids.begin(host_.random());
+  ids.offer();  // a fresh peer takes it over together with the resource id
+  extra.set(ids);
+  const int rc = co_await metadata_.store(metadata, extra);
   metadata_.unlock();
-  virgin = rc == 0;
+  virgin_ = rc == 0;
+  equal_ = virgin_ && equal;
   co_return rc;
 }
 
@@ -210,7 +217,7 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
     say_errno(attempt, "cannot open the second connection", rc);
     co_return;
   }
-  rc = co_await ensure_identity(virgin_);
+  rc = co_await ensure_identity();
   if (rc != 0) {
     say(attempt, AttemptKind::kLocalFailed, "the new resource id cannot be stored");
     second->shut_down();
@@ -226,9 +233,8 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   message.remotecnt = metadata.remotecnt;
   attempt.sent_localcnt = metadata.localcnt;
   if (extended_) {
-    const bool equal = virgin_ && metadata_.extra().generation == kGenerationOfEqualContents;
-    const uint32_t ext = kExtExtended | (equal ? kExtContentsEqual : 0);
-    message.extension = {ext, host_.random(), facts.bootid};
+    const uint32_t ext = kExtExtended | (equal_ ? kExtContentsEqual : 0);
+    message.extension = {ext, host_.random(), facts.bootid, metadata_.extra().generations()};
   }
   attempt.settings.epoch = message.extension.epoch;
   const std::size_t bytes = encode_second_request(Bytes(out_), version_, message);
@@ -293,6 +299,7 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
   attempt.peer_localcnt = reply.localcnt;
   attempt.peer_remotecnt = reply.remotecnt;
   attempt.peer_virgin = reply.virgin;
+  attempt.peer_generation = reply.extension.generations.current;
   attempt.source = reply.syncsrc;
   attempt.settings.version = version_;
   attempt.settings.extended = extended_ && (reply.extension.ext & kExtExtended) != 0;

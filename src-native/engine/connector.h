@@ -36,6 +36,7 @@ struct Attempt {
   uint64_t peer_localcnt = 0;
   uint64_t peer_remotecnt = 0;
   bool peer_virgin = false;
+  uint64_t peer_generation = 0;
   SyncSource source = SyncSource::kPrimary;
   std::vector<std::byte> map;  ///< empty: none was sent
 };
@@ -66,7 +67,7 @@ class Connector {
   Task<void> first_connection(const ConnectorFacts& facts, Attempt& attempt);
   Task<void> second_connection(const ConnectorFacts& facts, Attempt& attempt, Scope& scope);
   Task<void> read_answer(const ConnectorFacts& facts, Attempt& attempt);
-  Task<int> ensure_identity(bool& virgin);
+  Task<int> ensure_identity();
   Task<int> send_message(Stream& stream, std::size_t bytes);
   Task<int> read_message(PacketReader& reader, ConstBytes& area);
   Task<int> receive_map(const SecondReply& reply, Attempt& attempt);
@@ -84,6 +85,7 @@ class Connector {
   uint8_t version_ = 1;  // of the last negotiation: what the next first message carries
   bool extended_ = false;
   bool virgin_ = false;
+  bool equal_ = false;  // virgin, and promised to have the contents of the peer
   std::byte out_[1024];
 };
 

@@ -22,6 +22,16 @@ Decision adopt_identity(const SecondaryFacts& s, const PrimaryFacts& p) {
   return d;
 }
 
+/// Has the side that is to be overwritten, or is taken for equal, nothing that the source lacks?
+/// Unknown is no objection: then nothing but the counters is known (rule 13).
+bool of_one_line(const SecondaryFacts& s, const PrimaryFacts& p, SyncSource source) {
+  if (!p.extended || s.generations.current == 0 || p.generations.current == 0) return true;
+  const bool from_primary = source == SyncSource::kPrimary;
+  const Generations& newer = from_primary ? p.generations : s.generations;
+  const Generations& older = from_primary ? s.generations : p.generations;
+  return newer.knows(older.current);
+}
+
 }  // namespace
 
 Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
@@ -41,6 +51,11 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
   d.impossible = s.localcnt < p.remotecnt || p.localcnt < s.remotecnt;
   d.source = newer_than_primary_knows ? SyncSource::kSecondary : SyncSource::kPrimary;
   d.map = d.impossible ? MapAnswer::kFull : MapAnswer::kOwn;
+  // guard:of-one-line
+  if (!of_one_line(s, p, d.source)) {
+    d.refusal = Refusal::kSplitBrain;
+    return d;
+  }
   if (d.source == SyncSource::kSecondary && s.incomplete) {
     d.refusal = Refusal::kIncomplete;  // guard:incomplete-secondary
   }

@@ -16,6 +16,7 @@ struct SecondaryFacts {
   bool map_empty = true;        ///< no bit of its own map is set
   bool contents_equal = false;  ///< fresh, and created with the promise of equal contents
   bool incomplete = false;      ///< stale, or a pass to it never finished: never a source
+  Generations generations;
 };
 
 /// What the primary said in its second message.
@@ -26,6 +27,7 @@ struct PrimaryFacts {
   bool virgin = false;          ///< it created the resource id just now
   bool extended = false;        ///< a node of our kind
   bool contents_equal = false;  ///< virgin, and created with the promise of equal contents
+  Generations generations;
 };
 
 enum class Refusal : uint8_t { kNone, kIdentity, kSplitBrain, kIncomplete };
@@ -43,7 +45,9 @@ struct Decision {
 };
 
 /// Spec: wire-protocol 5.1, replication 7, with hardening R-11 (uid 0 but a map that is not empty
-/// is no virgin) and rule 5 (between ours two virgins make a full pass).
+/// is no virgin) and rule 5 (between ours two virgins make a full pass). Between ours the
+/// generations must confirm what the counters say: the older side's data is of the newer side's
+/// line.
 Decision decide(const SecondaryFacts& s, const PrimaryFacts& p);
 
 }  // namespace hast

@@ -206,6 +206,7 @@ Task<void> Engine::Thread::run_secondary(Component& disk) {
   auto replies = std::make_unique<SocketStream>(*ring, spec.replies_fd);
   spec.requests_fd = spec.replies_fd = -1;
   SecondaryConfig config = spec.secondary;
+  config.bootid = spec.bootid;
   config.resource = spec.resource;
   config.checksum = spec.tuning.settings.checksum;
   config.compression = spec.tuning.settings.compression;

@@ -185,12 +185,12 @@ void Link::ask(ControlRequest& control, uint32_t index, Completion& done, Reques
   writer_.queue(control.packet);
 }
 
-void Link::ask_sync_done(Completion& done) {
-  ask(sync_done_, kSyncDoneIndex, done, RequestMessage::sync_done(0, settings_.epoch));
+void Link::ask_sync_done(Completion& done, uint64_t generation) {
+  ask(sync_done_, kSyncDoneIndex, done, RequestMessage::sync_done(0, settings_.epoch, generation));
 }
 
-void Link::ask_stale(Completion& done, bool stale) {
-  ask(stale_, kStaleIndex, done, RequestMessage::stale_copy(0, settings_.epoch, stale));
+void Link::ask_stale(Completion& done, uint64_t generation, bool stale) {
+  ask(stale_, kStaleIndex, done, RequestMessage::stale_copy(0, settings_.epoch, generation, stale));
 }
 
 /// The peer may answer before we hear that its request is sent: until then the packet is not ours

@@ -75,8 +75,8 @@ class Link {
   void send_compare(Slot& slot);
   void tell_map_stored(uint64_t dirty_bytes);
   void ask_flush(Completion& done) { ask(flush_, kFlushIndex, done, RequestMessage::flush(0)); }
-  void ask_sync_done(Completion& done);
-  void ask_stale(Completion& done, bool stale);
+  void ask_sync_done(Completion& done, uint64_t generation);
+  void ask_stale(Completion& done, uint64_t generation, bool stale);
 
   Slot* outstanding() const { return outstanding_; }
   void forget(Slot& slot);

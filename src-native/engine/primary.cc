@@ -277,6 +277,7 @@ Task<int> Primary::adopt(Attempt& attempt) {
     const int rc = co_await trust_own_copy();
     if (rc != 0) co_return rc;
   }
+  co_await hear_generation(attempt);
   if (from_peer) needs_peer_ = true;  // nothing may be written here alone from now on
   peer_localcnt_ = attempt.peer_localcnt;
   peer_remotecnt_ = attempt.peer_remotecnt;
@@ -297,6 +298,31 @@ Task<int> Primary::adopt(Attempt& attempt) {
     if (rc != 0 && !local_detached_) co_return rc;
   }
   co_return 0;
+}
+
+/// An original tells nothing, and what becomes of the data beside it cannot be told to others: our
+/// generations end there (rule 13). That they could not be erased costs at most a split-brain that
+/// is none.
+Task<void> Primary::hear_generation(const Attempt& attempt) {
+  offer_taken_ = false;
+  peer_generation_ = attempt.settings.extended ? attempt.peer_generation : 0;
+  if (attempt.settings.extended || metadata_.extra().generations() == Generations{}) co_return;
+  // guard:no-generation-beside-an-original
+  co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.set({}); });
+}
+
+/// At the end of a pass: what both have from now on, once the peer has heard of it.
+void Primary::offer_generation(Extra& extra) {
+  Generations ids = extra.generations();
+  ids.hear(peer_generation_);       // what it had at the handshake, and
+  if (offer_taken_) ids.confirm();  // what an earlier pass over this connection has given it
+  if (source_ == SyncSource::kSecondary && peer_generation_ != 0) {
+    ids.agree(peer_generation_);
+  } else {
+    if (ids.current == 0 || source_ == SyncSource::kSecondary) ids.begin(host_.random());
+    ids.offer();  // guard:offered-before-it-is-told
+  }
+  extra.set(ids);
 }
 
 void Primary::link_failed(const char*, int) {
@@ -358,8 +384,12 @@ Task<int> Primary::ensure_counted() {
   while (counting_) co_await counted_waiters_.wait();
   if (counted_) co_return 0;
   counting_ = true;
-  const int rc =
-      co_await update_metadata([](Metadata& metadata, Extra&, Primary&) { ++metadata.localcnt; });
+  const int rc = co_await update_metadata([](Metadata& metadata, Extra& extra, Primary& self) {
+    ++metadata.localcnt;
+    Generations ids = extra.generations();
+    ids.begin(self.host_.random());  // guard:count-begins-a-generation
+    extra.set(ids);
+  });
   counting_ = false;
   counted_ = rc == 0;
   counted_waiters_.wake_all();

@@ -643,7 +643,7 @@ Task<void> Primary::record_stale() {
   bool recorded = false;
   if (attached() && link_->settings().extended) {
     Signal done;
-    link_->ask_stale(done, true);
+    link_->ask_stale(done, metadata_.extra().generation, true);
     const int rc = co_await done;
     recorded = rc == 0;
   }
@@ -651,6 +651,7 @@ Task<void> Primary::record_stale() {
     extra.local_stale = true;
     // The peer has all that our counter spoke of.
     metadata.localcnt = std::min(metadata.localcnt, self.peer_remotecnt_);
+    extra.set({});
   });
   recorded = recorded || rc == 0;
   stale_recorded_ = recorded;

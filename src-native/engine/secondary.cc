@@ -87,11 +87,11 @@ void Secondary::refusal_text(const Decision& decision, char* out, std::size_t si
                 static_cast<unsigned long long>(metadata_.metadata().resuid));
 }
 
-Task<int> Secondary::update_metadata(void (*change)(Metadata&, Extra&)) {
+Task<int> Secondary::update_metadata(MetadataChange change) {
   co_await metadata_.lock();
   Metadata metadata = metadata_.metadata();
   Extra extra = metadata_.extra();
-  change(metadata, extra);
+  change(metadata, extra, *this);
   int rc = 0;
   if (!(metadata == metadata_.metadata()) || !(extra == metadata_.extra())) {
     metadata.prevrole = Role::kSecondary;
@@ -103,11 +103,15 @@ Task<int> Secondary::update_metadata(void (*change)(Metadata&, Extra&)) {
 
 /// The primary has given up its disk, which it only does when we have everything: also all that its
 /// counter spoke of at the handshake.
-Task<int> Secondary::become_good() {
+Task<int> Secondary::become_good(uint64_t generation) {
   co_await metadata_.lock();
   Metadata metadata = metadata_.metadata();
   Extra extra = metadata_.extra();
   ++metadata.localcnt;
+  Generations ids = extra.generations();
+  if (generation != 0) ids.agree(generation);  // the primary's, to which nothing is added there
+  ids.begin(host_.random());
+  extra.set(ids);
   metadata.remotecnt =
       std::max(metadata.remotecnt, config_.primary.localcnt);  // guard:stale-is-known
   metadata.prevrole = Role::kSecondary;
@@ -120,41 +124,57 @@ Task<int> Secondary::become_good() {
 
 /// What the decision changes here, durably, before the primary hears of it.
 Task<int> Secondary::adopt(const Decision& decision) {
-  const bool whole_pass = decision.map == MapAnswer::kFull;
-  if (whole_pass) {
+  if (decision.map == MapAnswer::kFull) {
     // That everything must be copied is known here alone until the primary has stored it: without
     // this, a connection that ends before leaves two nodes that look equal.
     const int rc = co_await map_store_->overwrite(std::byte{0xff});  // guard:whole-pass-remembered
     if (rc != 0) co_return rc;
     own_map_set_ = true;
   }
+  co_await metadata_.lock();
+  Metadata metadata = metadata_.metadata();
+  Extra extra = metadata_.extra();
+  apply(decision, metadata, extra);
+  int rc = 0;
+  if (!(metadata == metadata_.metadata()) || !(extra == metadata_.extra())) {
+    metadata.prevrole = Role::kSecondary;
+    rc = co_await metadata_.store(metadata, extra);
+  }
+  metadata_.unlock();
+  co_return rc;
+}
+
+void Secondary::apply(const Decision& decision, Metadata& metadata, Extra& extra) const {
   if (decision.adopt) {
-    co_await metadata_.lock();
-    Metadata metadata = metadata_.metadata();
-    Extra extra = metadata_.extra();
-    extra.sync_target = extra.sync_target || whole_pass;
     metadata.resuid = config_.primary.resuid;
     metadata.localcnt = metadata.remotecnt = 0;
-    metadata.prevrole = Role::kSecondary;
-    const int rc = co_await metadata_.store(metadata, extra);
-    metadata_.unlock();
-    if (rc != 0) co_return rc;
   }
-  // With an original the end of a pass can only be told from the counters (rule 16); ours say it.
+  extra.set(generations_after(decision, extra.generations()));
   if (decision.counters_equal) {
-    if (config_.extended) co_return 0;
-    const int rc =
-        co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = false; });
-    co_return rc;
+    // With an original the end of a pass can only be told from the counters (rule 16); ours say it.
+    if (!config_.extended) extra.sync_target = false;
+    return;
   }
   // The primary has what we lack: known from here on, even if it dies before it begins a pass.
   // guard:target-from-the-handshake
   if (decision.source == SyncSource::kPrimary && decision.map != MapAnswer::kNone) {
-    const int rc =
-        co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
-    co_return rc;
+    extra.sync_target = true;
   }
-  co_return 0;
+}
+
+Generations Secondary::generations_after(const Decision& decision, Generations ids) const {
+  // An original cannot tell what becomes of the data while it is connected.
+  if (!config_.extended) return {};
+  const uint64_t theirs = config_.primary.generations.current;
+  if (decision.adopt) {
+    ids = {};  // a pass begins, at whose end both have theirs
+    if (decision.map == MapAnswer::kNone && theirs != 0) ids.agree(theirs);
+    return ids;
+  }
+  ids.hear(theirs);
+  // guard:offered-before-it-is-taken
+  if (decision.source == SyncSource::kSecondary) ids.offer();
+  return ids;
 }
 
 Task<int> Secondary::set_up(SecondaryEnd& end) {
@@ -166,6 +186,7 @@ Task<int> Secondary::set_up(SecondaryEnd& end) {
   facts.map_empty = map_->sync_count() == 0;
   facts.contents_equal = metadata_.extra().generation == kGenerationOfEqualContents;
   facts.incomplete = metadata_.extra().local_stale || metadata_.extra().sync_target;
+  facts.generations = metadata_.extra().generations();
   Decision decision = decide(facts, config_.primary);
   // Which extents a stale copy misses was not recorded: all of them may (rule 6).
   if (metadata_.extra().local_stale && decision.map == MapAnswer::kOwn) {
@@ -198,7 +219,10 @@ Task<int> Secondary::send_setup_reply(const Decision& decision, SecondaryEnd& en
   reply.remotecnt = metadata.remotecnt;
   reply.virgin = decision.adopt;
   reply.syncsrc = decision.source;
-  if (config_.extended) reply.extension = {kExtExtended, config_.epoch, 0};
+  if (config_.extended) {
+    reply.extension = {kExtExtended, config_.epoch, config_.bootid,
+                       metadata_.extra().generations()};
+  }
   std::unique_ptr<std::byte[]> map;
   std::byte hole[kHoleBytes];
   ConstBytes payload;
@@ -218,10 +242,9 @@ Task<int> Secondary::send_setup_reply(const Decision& decision, SecondaryEnd& en
     payload = prepare_payload(config_.compression, config_.checksum, bytes,
                               std::span<std::byte, kHoleBytes>(hole), reply.payload);
   }
-  const std::size_t head = encode_second_reply(Bytes(setup_packet_.head), config_.version, reply);
+  const std::size_t head = encode_second_reply(Bytes(setup_head_), config_.version, reply);
   HAST_ASSERT(head > 0);
-  iovec parts[2] = {{setup_packet_.head, head},
-                    {const_cast<std::byte*>(payload.data()), payload.size()}};
+  iovec parts[2] = {{setup_head_, head}, {const_cast<std::byte*>(payload.data()), payload.size()}};
   const int rc = co_await send_all(*requests_, std::span<iovec>(parts, payload.empty() ? 1 : 2));
   if (refused) {
     const bool split = decision.refusal == Refusal::kSplitBrain;
@@ -503,20 +526,26 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
   int rc = 0;
   if (message.cmd == Command::kMapStored) {
     if (message.dirty > 0) {
-      rc = co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
+      rc = co_await update_metadata(
+          [](Metadata&, Extra& extra, const Secondary&) { extra.sync_target = true; });
     }
     if (rc == 0) rc = co_await before_first_request();
     co_return rc == 0 ? 0 : -EIO;
   }
   if (message.cmd == Command::kSyncDone) {
     // guard:sync-done-clears
-    rc = co_await update_metadata(
-        [](Metadata&, Extra& extra) { extra.sync_target = extra.local_stale = false; });
+    agreed_ = message.generation;
+    rc = co_await update_metadata([](Metadata&, Extra& extra, const Secondary& self) {
+      extra.sync_target = extra.local_stale = false;
+      Generations ids = extra.generations();
+      if (self.agreed_ != 0) ids.agree(self.agreed_);
+      extra.set(ids);
+    });
   } else {
     // The primary's copy is stale: our counter says so to every later handshake, and since nobody
     // knows which extents it misses from now on, all of them are marked.
     rc = co_await map_store_->overwrite(std::byte{0xff});
-    if (rc == 0) rc = co_await become_good();
+    if (rc == 0) rc = co_await become_good(message.generation);
     host_.log(LogLevel::kWarning, "The primary's own copy is stale; this node has the good data.");
   }
   Job* const job = co_await take_job();
@@ -654,13 +683,15 @@ Task<void> Secondary::note_failed_flush(int rc) {
   if (rc == -EOPNOTSUPP) co_return;  // a disk without a cache
   co_await note_incomplete();
   if (primary_is_stale_ || !config_.extended) co_return;
-  co_await update_metadata([](Metadata&, Extra& extra) { extra.local_stale = true; });
+  co_await update_metadata(
+      [](Metadata&, Extra& extra, const Secondary&) { extra.local_stale = true; });
 }
 
 /// What was stored here may be gone: this copy is incomplete until a pass has repaired it.
 Task<void> Secondary::note_incomplete() {
   if (primary_is_stale_) co_return;  // it has nothing better
-  co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
+  co_await update_metadata(
+      [](Metadata&, Extra& extra, const Secondary&) { extra.sync_target = true; });
 }
 
 void Secondary::reply_final(Job& job, const ReplyMessage& reply) {

@@ -22,6 +22,7 @@ struct SecondaryConfig {
   uint8_t version = 2;   ///< as negotiated
   bool extended = false;
   uint64_t epoch = 0;
+  uint64_t bootid = 0;  ///< of this node
   uint32_t timeout_ms = 20000;
   Checksum checksum = Checksum::kNone;
   Compression compression = Compression::kHole;
@@ -75,6 +76,8 @@ class Secondary {
   Task<int> set_up(SecondaryEnd& end);
   Task<int> send_setup_reply(const Decision& decision, SecondaryEnd& end);
   Task<int> adopt(const Decision& decision);
+  void apply(const Decision& decision, Metadata& metadata, Extra& extra) const;
+  Generations generations_after(const Decision& decision, Generations ids) const;
   void refusal_text(const Decision& decision, char* out, std::size_t size) const;
 
   Task<void> read_requests();
@@ -99,8 +102,9 @@ class Secondary {
   Task<Job*> take_job();
   void release_range(Job& job);
   void count_error(Command cmd);
-  Task<int> become_good();
-  Task<int> update_metadata(void (*change)(Metadata&, Extra&));
+  Task<int> become_good(uint64_t generation);
+  using MetadataChange = void (*)(Metadata&, Extra&, const Secondary&);
+  Task<int> update_metadata(MetadataChange change);
   Task<void> watch_silence();
   Task<void> run_writer();
   void close(const char* why);
@@ -134,7 +138,8 @@ class Secondary {
   const char* why_ = "";
   SleepTimer silence_;
   std::unique_ptr<std::byte[]> staging_;
-  Packet setup_packet_;
+  std::byte setup_head_[1024];
+  uint64_t agreed_ = 0;  // generation that the primary says both have
   Packet alive_;
   EngineCounters counters_;
   uint32_t on_disk_ = 0;

@@ -229,15 +229,17 @@ Task<bool> Synchroniser::finish_pass() {
     metadata.remotecnt = self.peer_localcnt_;
     extra.sync_target = false;
     extra.local_stale = false;
+    if (self.link_->settings().extended) self.offer_generation(extra);
   });
   if (rc != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
   if (p.local_detached_) co_return false;
   p.needs_peer_ = false;
   if (p.link_->settings().extended) {
     Signal done;
-    p.link_->ask_sync_done(done);
+    p.link_->ask_sync_done(done, p.metadata_.extra().generation);
     const int told = co_await done;
     if (told != 0 || stopped_) co_return false;
+    p.offer_taken_ = true;
   }
   p.source_ = SyncSource::kNone;
   co_return true;

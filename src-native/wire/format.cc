@@ -40,6 +40,11 @@ void put_extension(NvWriter& nv, const Extension& extension) {
   nv.scalar("ext", extension.ext);
   nv.scalar("epoch", extension.epoch);
   nv.scalar("bootid", extension.bootid);
+  const Generations& ids = extension.generations;
+  if (ids.current == 0) return;
+  nv.scalar("gen", ids.current);
+  nv.number("genshared", ids.shared);
+  nv.number("genoffer", ids.offered);
 }
 
 // --- decoding: one pass, the first entry of a name counts
@@ -132,6 +137,9 @@ Extension extension_of(const NvReader& nv) {
   if (extension.ext == 0) return extension;
   extension.epoch = nv.number<uint64_t>("epoch").value_or(0);
   extension.bootid = nv.number<uint64_t>("bootid").value_or(0);
+  extension.generations = {nv.number<uint64_t>("gen").value_or(0),
+                           nv.number<uint64_t>("genshared").value_or(0),
+                           nv.number<uint64_t>("genoffer").value_or(0)};
   return extension;
 }
 
@@ -403,17 +411,19 @@ RequestMessage RequestMessage::map_stored(uint64_t epoch, uint64_t dirty_bytes) 
   return r;
 }
 
-RequestMessage RequestMessage::sync_done(uint64_t seq, uint64_t epoch) {
+RequestMessage RequestMessage::sync_done(uint64_t seq, uint64_t epoch, uint64_t generation) {
   RequestMessage r;
-  r.fields = kHasCmd | kHasSeq | kHasEpoch;
+  r.fields = kHasCmd | kHasSeq | kHasEpoch | kHasGeneration;
   r.cmd = Command::kSyncDone;
   r.seq = seq;
   r.epoch = epoch;
+  r.generation = generation;
   return r;
 }
 
-RequestMessage RequestMessage::stale_copy(uint64_t seq, uint64_t epoch, bool stale) {
-  RequestMessage r = sync_done(seq, epoch);
+RequestMessage RequestMessage::stale_copy(uint64_t seq, uint64_t epoch, uint64_t generation,
+                                          bool stale) {
+  RequestMessage r = sync_done(seq, epoch, generation);
   r.cmd = Command::kStale;
   r.fields |= kHasStale;
   r.stale = stale ? 1 : 0;
@@ -440,6 +450,7 @@ size_t encode_request(Bytes out, uint8_t version, const RequestMessage& r) {
   if (r.has(kHasFua)) nv.scalar("fua", uint8_t{1});
   if (r.has(kHasSync)) nv.scalar("sync", uint8_t{1});
   if (r.has(kHasEpoch)) nv.scalar("epoch", r.epoch);
+  if (r.has(kHasGeneration)) nv.scalar("gen", r.generation);
   if (r.has(kHasDirty)) nv.scalar("dirty", r.dirty);
   if (r.has(kHasStale)) nv.scalar("stale", r.stale);
   if (r.has(kHasSize)) {
@@ -482,6 +493,9 @@ Result<void> decode_request(ConstBytes area, RequestMessage& r) {
         break;
       case nv_key("epoch"):
         note(kHasEpoch, take<uint64_t>(seen, kHasEpoch, e, r.epoch));
+        break;
+      case nv_key("gen"):
+        note(kHasGeneration, take<uint64_t>(seen, kHasGeneration, e, r.generation));
         break;
       case nv_key("dirty"):
         note(kHasDirty, take<uint64_t>(seen, kHasDirty, e, r.dirty));

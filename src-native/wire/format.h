@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "codec/checksum.h"
 #include "codec/compression.h"
+#include "codec/generations.h"
 
 /// Messages between two nodes: framing, and each message as a struct. See docs/wire.md.
 ///
@@ -84,6 +85,7 @@ struct Extension {
   uint32_t ext = 0;
   uint64_t epoch = 0;
   uint64_t bootid = 0;
+  Generations generations;
 };
 
 /// M1: primary to secondary on connection 1.
@@ -177,6 +179,7 @@ enum RequestField : uint32_t {
   kHasStale = 1u << 9,
   kHasHash = 1u << 10,
   kHasSize = 1u << 11,
+  kHasGeneration = 1u << 12,
 };
 
 struct RequestMessage {
@@ -187,8 +190,9 @@ struct RequestMessage {
   uint64_t offset = 0;  ///< bytes, relative to the data area
   uint64_t length = 0;  ///< bytes
   uint64_t epoch = 0;
-  uint64_t dirty = 0;   ///< bytes, for MAP_STORED
-  PayloadInfo payload;  ///< WRITE; COMPARE uses its hash only
+  uint64_t dirty = 0;       ///< bytes, for MAP_STORED
+  uint64_t generation = 0;  ///< SYNC_DONE: what both have now; STALE: what the primary had
+  PayloadInfo payload;      ///< WRITE; COMPARE uses its hash only
 
   bool has(uint32_t field) const { return (fields & field) != 0; }
 
@@ -200,8 +204,8 @@ struct RequestMessage {
   static RequestMessage flush(uint64_t seq);
   static RequestMessage keepalive();
   static RequestMessage map_stored(uint64_t epoch, uint64_t dirty_bytes);
-  static RequestMessage sync_done(uint64_t seq, uint64_t epoch);
-  static RequestMessage stale_copy(uint64_t seq, uint64_t epoch, bool stale);
+  static RequestMessage sync_done(uint64_t seq, uint64_t epoch, uint64_t generation);
+  static RequestMessage stale_copy(uint64_t seq, uint64_t epoch, uint64_t generation, bool stale);
   static RequestMessage compare(uint64_t seq, uint64_t offset, uint64_t length,
                                 const std::array<std::byte, 32>& sha256);
 };

@@ -93,6 +93,7 @@ function sameToken(a: Uint8Array, b: Uint8Array): boolean {
 function readHello(area: NvArea, pending: Pending): PeerHello {
   const number = (name: string): bigint => area.get(name, 'uint64') ?? 0n;
   const extended = pending.extended && announcesOurs(area);
+  const ours = (name: string): bigint => (extended ? number(name) : 0n);
   return {
     version: pending.version,
     resuid: number('resuid'),
@@ -101,8 +102,11 @@ function readHello(area: NvArea, pending: Pending): PeerHello {
     virgin: area.has('virgin'),
     extended,
     contentsEqual: extended && ((area.get('ext', 'uint32') ?? 0) & EXT_CONTENTS_EQUAL) !== 0,
-    epoch: extended ? number('epoch') : 0n,
-    bootid: extended ? number('bootid') : 0n,
+    epoch: ours('epoch'),
+    bootid: ours('bootid'),
+    generation: ours('gen'),
+    generationShared: ours('genshared'),
+    generationOffered: ours('genoffer'),
   };
 }
 

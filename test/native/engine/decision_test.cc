@@ -33,12 +33,19 @@ constexpr Row kRows[] = {
     {"both wrote alone", 3, 3, 4, 2, Refusal::kSplitBrain, SyncSource::kNone, MapAnswer::kNone},
 };
 
+SecondaryFacts secondary(uint64_t local, uint64_t remote) {
+  SecondaryFacts s;
+  s.resuid = 7;
+  s.localcnt = local;
+  s.remotecnt = remote;
+  return s;
+}
 }  // namespace
 
 TEST(decision, "all nine cells of the counter table (replication 7)") {
   for (const Row& row : kRows) {
     for (const bool extended : {false, true}) {
-      const SecondaryFacts s{7, row.secondary_local, row.secondary_remote, true};
+      const SecondaryFacts s = secondary(row.secondary_local, row.secondary_remote);
       PrimaryFacts p;
       p.resuid = 7;
       p.localcnt = row.primary_local;
@@ -57,9 +64,9 @@ TEST(decision, "all nine cells of the counter table (replication 7)") {
 TEST(decision, "another resource id is refused, whatever the counters say") {
   PrimaryFacts p;
   p.resuid = 8;
-  CHECK(decide({7, 0, 0, true}, p).refusal == Refusal::kIdentity);
+  CHECK(decide(secondary(0, 0), p).refusal == Refusal::kIdentity);
   p.virgin = true;  // a primary that was created anew
-  CHECK(decide({7, 0, 0, true}, p).refusal == Refusal::kIdentity);
+  CHECK(decide(secondary(0, 0), p).refusal == Refusal::kIdentity);
 }
 
 TEST(decision, "a fresh secondary takes the id and is copied to in full") {
@@ -88,6 +95,32 @@ TEST(decision, "a fresh secondary with a marked map is no virgin (R-11)") {
   SecondaryFacts s;
   s.map_empty = false;
   CHECK(decide(s, p).map == MapAnswer::kFull);
+}
+
+TEST(decision, "between ours the older side's data must be of the newer side's line (rule 13)") {
+  PrimaryFacts p;
+  p.resuid = 7;
+  p.extended = true;
+  p.generations = {5, 4, 3};
+  for (const uint64_t newer : {0u, 1u}) {  // nobody, or the primary, counts as newer
+    p.localcnt = newer;
+    SecondaryFacts s = secondary(0, 0);
+    for (const uint64_t theirs : {5u, 4u, 3u, 0u}) {
+      s.generations = {theirs, 9, 0};
+      CHECK(decide(s, p).refusal == Refusal::kNone);
+    }
+    s.generations = {6, 4, 0};
+    CHECK(decide(s, p).refusal == Refusal::kSplitBrain);
+    p.extended = false;  // nobody has said it: only the counters decide
+    CHECK(decide(s, p).refusal == Refusal::kNone);
+    p.extended = true;
+  }
+  p.localcnt = 0;
+  SecondaryFacts s = secondary(1, 0);  // the secondary is newer
+  s.generations = {6, 5, 0};
+  CHECK(decide(s, p).refusal == Refusal::kNone);
+  s.generations = {6, 4, 0};
+  CHECK(decide(s, p).refusal == Refusal::kSplitBrain);
 }
 
 }  // namespace hast::test

@@ -580,4 +580,67 @@ TEST(loss, "a peer that is heard of during an attempt is asked again at once (ru
   CHECK(pair.loop.now_us() < 25 * kSecond);
 }
 
+TEST(loss, "a disk that was put back to an older state is not taken for equal (rule 13)") {
+  for (const bool as_primary : {false, true}) {
+    Pair pair;
+    pair.connect();
+    const ConstBytes now = pair.a().disk().current();
+    const std::vector<std::byte> image(now.begin(), now.end());
+    // A lone period that the peer gets to know in full: the counters are as before it.
+    pair.cut(true);
+    pair.loop.advance(kSecond);
+    CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+    pair.mend();
+    CHECK(pair.settle(pair.a()));
+    CHECK_EQ(pair.a().metadata().localcnt, 0u);
+    pair.a().crash();
+    pair.a().disk().set(0, image);
+    Node& primary = as_primary ? pair.a() : pair.b();
+    Node& other = as_primary ? pair.b() : pair.a();
+    other.become_init();
+    other.become_secondary();
+    primary.become_primary();
+    CHECK(pair.run_until_serving(primary));
+    pair.loop.advance(kSecond);
+    CHECK(!primary.primary()->stats().complete);
+    const auto& events = primary.life()->host.events;
+    CHECK(std::ranges::find(events, EventName::kSplitBrain) != events.end());
+  }
+}
+
+TEST(loss, "cut off at any moment of a pass's end, the two know each other again (13, rule 16)") {
+  for (uint64_t us = 1; us <= 2500; us += 25) {
+    PairOptions options;
+    options.seed = us;
+    Pair pair(options);
+    pair.connect();
+    pair.cut(true);
+    pair.loop.advance(100000);
+    CHECK_EQ(pair.write(pair.a(), 4096, pattern(us, 4096)), 0);
+    pair.mend();
+    CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 60 * kSecond));
+    pair.loop.advance(us);
+    // Now either of them dies; the other one writes alone.
+    const bool first = us % 2 == 0;
+    (first ? pair.a() : pair.b()).crash();
+    Node& left = first ? pair.b() : pair.a();
+    if (first) {
+      left.become_init();
+      left.become_primary();
+      pair.loop.run_until([&] { return left.serving() || left.role() == NodeRole::kInit; },
+                          60 * kSecond);
+    }
+    if (left.serving()) CHECK_EQ(pair.write(left, 8192, pattern(us + 1, 4096)), 0);
+    Node& back = first ? pair.a() : pair.b();
+    // Half a copy does not serve; then the one with the whole copy does.
+    Node& primary = left.serving() ? left : back;
+    Node& secondary = left.serving() ? back : left;
+    secondary.become_secondary();
+    if (!primary.serving()) primary.become_primary();
+    CHECK(pair.run_until_serving(primary));
+    CHECK(pair.settle(primary));
+    CHECK(pair.equal());
+  }
+}
+
 }  // namespace hast::test

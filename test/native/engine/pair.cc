@@ -313,7 +313,8 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
                     message.remotecnt,
                     message.virgin,
                     half_extended_ && (message.extension.ext & kExtExtended) != 0,
-                    (message.extension.ext & kExtContentsEqual) != 0};
+                    (message.extension.ext & kExtContentsEqual) != 0,
+                    message.extension.generations};
   config.version = half_version_;
   config.extended = config.primary.extended;
   config.epoch = message.extension.epoch;

@@ -157,7 +157,8 @@ class ScriptedPrimary {
 SecondaryConfig plain_config() {
   SecondaryConfig config;
   config.resource = "data";
-  config.primary = {7, 0, 0, true};
+  config.primary.resuid = 7;
+  config.primary.virgin = true;
   return config;
 }
 
@@ -263,8 +264,10 @@ TEST(peer, "a secondary repeats its part of recorded sessions to the byte") {
     }
     SecondaryConfig config = plain_config();
     config.version = answer["header_version"];
-    config.primary = {primary_id, number_or(hello, "localcnt", 0), number_or(hello, "remotecnt", 0),
-                      field(hello, "virgin") != nullptr};
+    config.primary.resuid = primary_id;
+    config.primary.localcnt = number_or(hello, "localcnt", 0);
+    config.primary.remotecnt = number_or(hello, "remotecnt", 0);
+    config.primary.virgin = field(hello, "virgin") != nullptr;
     if (const Json* checksum = field(answer, "checksum")) {
       config.checksum = *checksum == "crc32" ? Checksum::kCrc32 : Checksum::kSha256;
     }
@@ -370,7 +373,7 @@ TEST(peer, "a message of another epoch has no effect (I3)") {
   map[0] = std::byte{0x81};
   ScriptedPrimary script(metadata, config, map);
   script.one->next(script.loop);
-  script.one->send(script.loop, request_bytes(RequestMessage::stale_copy(1, 76, true)));
+  script.one->send(script.loop, request_bytes(RequestMessage::stale_copy(1, 76, 0, true)));
   script.one->send(script.loop, request_bytes(RequestMessage::flush(2)));
   CHECK_EQ(reply_of(script.two->next(script.loop)).seq, 2u);
   CHECK_EQ(script.metadata().localcnt, 0u);

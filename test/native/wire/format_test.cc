@@ -342,17 +342,19 @@ TEST(format, "extensions are written only when asked for, and come back as they 
   m2.resource = "data";
   m2.extension.epoch = 5;
   CHECK(!NvReader::open(area(encode_second_request(out, 2, m2)))->has("epoch"));
-  m2.extension = {kExtExtended, 5, 6};
+  m2.extension = {kExtExtended, 5, 6, {7, 8, 9}};
   const Extension back = decode_second_request(area(encode_second_request(out, 2, m2)))->extension;
   CHECK(back.ext == kExtExtended && back.epoch == 5 && back.bootid == 6);
+  CHECK(back.generations == (Generations{7, 8, 9}));
 
   RequestMessage r;
   CHECK(decode_request(area(encode_request(out, 2, RequestMessage::map_stored(3, 1 << 20))), r));
   CHECK(r.cmd == Command::kMapStored && r.epoch == 3 && r.dirty == 1 << 20 && !r.has(kHasSeq));
-  CHECK(decode_request(area(encode_request(out, 2, RequestMessage::sync_done(8, 3))), r));
-  CHECK(r.cmd == Command::kSyncDone && r.seq == 8 && r.epoch == 3);
-  CHECK(decode_request(area(encode_request(out, 2, RequestMessage::stale_copy(9, 3, true))), r));
-  CHECK(r.cmd == Command::kStale && r.has(kHasStale) && r.stale == 1 && r.epoch == 3);
+  CHECK(decode_request(area(encode_request(out, 2, RequestMessage::sync_done(8, 3, 4))), r));
+  CHECK(r.cmd == Command::kSyncDone && r.seq == 8 && r.epoch == 3 && r.generation == 4);
+  CHECK(decode_request(area(encode_request(out, 2, RequestMessage::stale_copy(9, 3, 4, true))), r));
+  CHECK(r.cmd == Command::kStale && r.has(kHasStale) && r.stale == 1 && r.epoch == 3 &&
+        r.generation == 4);
   std::array<std::byte, 32> hash;
   hash.fill(std::byte{0xcd});
   CHECK(decode_request(area(encode_request(out, 2, RequestMessage::compare(1, 2, 3, hash))), r));

@@ -95,6 +95,9 @@ for (const { name, messages } of vectors<{ sessions: { name: string; messages: M
       contentsEqual: false,
       epoch: 0n,
       bootid: 0n,
+      generation: 0n,
+      generationShared: 0n,
+      generationOffered: 0n,
     });
   });
 }
@@ -150,15 +153,24 @@ function second(...more: NvEntry[]): Buffer {
 const EXT: NvEntry = { name: 'ext', type: 'uint32', value: EXT_OURS };
 const EPOCH: NvEntry = { name: 'epoch', type: 'uint64', value: 9n };
 const BOOT: NvEntry = { name: 'bootid', type: 'uint64', value: 11n };
+const GENERATIONS: NvEntry[] = [
+  { name: 'gen', type: 'uint64', value: 21n },
+  { name: 'genshared', type: 'uint64', value: 22n },
+  { name: 'genoffer', type: 'uint64', value: 23n },
+];
 
 handshake('extensions hold when announced, answered and confirmed', () => {
   const announced = ask(first(EXT));
   if (announced.kind !== 'first') throw new Error(announced.kind);
   const reply = decodeNv(announced.reply.subarray(5));
   assert.is(reply.get('ext', 'uint32'), EXT_OURS);
-  const both = ask(second(EXT, EPOCH, BOOT), 'secondary', announced.pending);
+  const both = ask(second(EXT, EPOCH, BOOT, ...GENERATIONS), 'secondary', announced.pending);
   if (both.kind !== 'second') throw new Error(both.kind);
   assert.equal([both.hello.extended, both.hello.epoch, both.hello.bootid], [true, 9n, 11n]);
+  assert.equal(
+    [both.hello.generation, both.hello.generationShared, both.hello.generationOffered],
+    [21n, 22n, 23n],
+  );
   const silent = ask(second(EPOCH), 'secondary', announced.pending);
   if (silent.kind !== 'second') throw new Error(silent.kind);
   assert.equal([silent.hello.extended, silent.hello.epoch], [false, 0n]);

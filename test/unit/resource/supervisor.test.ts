@@ -97,6 +97,9 @@ async function makePair(): Promise<Fake> {
       contentsEqual: false,
       epoch: 0n,
       bootid: 0n,
+      generation: 0n,
+      generationShared: 0n,
+      generationOffered: 0n,
     },
     alive: () => near.every(({ destroyed }) => !destroyed),
     refuse: (text) => {
