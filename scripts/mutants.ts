@@ -316,12 +316,6 @@ const MUTANTS: readonly Mutant[] = [
     replace: '',
   },
   {
-    guard: 'no-generation-beside-an-original',
-    file: 'primary.cc',
-    find: 'co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.set({}); });',
-    replace: '',
-  },
-  {
     guard: 'no-success-without-copy',
     file: 'slot.cc',
     find: 'return remote == Outcome::kOk ? Verdict::kSuccess : Verdict::kFailure;',

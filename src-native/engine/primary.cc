@@ -307,7 +307,6 @@ Task<void> Primary::hear_generation(const Attempt& attempt) {
   offer_taken_ = false;
   peer_generation_ = attempt.settings.extended ? attempt.peer_generation : 0;
   if (attempt.settings.extended || metadata_.extra().generations() == Generations{}) co_return;
-  // guard:no-generation-beside-an-original
   co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.set({}); });
 }
 

@@ -643,4 +643,56 @@ TEST(loss, "cut off at any moment of a pass's end, the two know each other again
   }
 }
 
+TEST(loss, "cut off at any moment of a pass from the peer, the two know each other again (13)") {
+  for (uint64_t us = 1; us <= 1500; us += 25) {
+    PairOptions options;
+    options.seed = us;
+    Pair pair(options);
+    pair.connect();
+    pair.a().crash();
+    pair.b().become_init();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    CHECK_EQ(pair.write(pair.b(), 4096, pattern(us, 4096)), 0);
+    pair.b().become_init();
+    pair.b().become_secondary();
+    pair.a().become_primary();  // and is brought up to date by its secondary
+    CHECK(pair.run_until_serving(pair.a()));
+    pair.loop.advance(us);
+    pair.a().crash();
+    pair.b().become_init();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    CHECK_EQ(pair.write(pair.b(), 8192, pattern(us + 1, 4096)), 0);
+    pair.a().become_secondary();
+    CHECK(pair.settle(pair.b()));
+    CHECK(pair.equal());
+  }
+}
+
+TEST(loss, "what was done beside an original is judged by its counters alone (rule 13)") {
+  Pair pair;
+  pair.connect();
+  pair.options.original_peer = true;
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(1, 4096)), 0);
+  pair.mend();
+  CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 60 * kSecond));
+  CHECK(pair.settle(pair.a()));
+  pair.a().become_init();
+  pair.b().become_init();
+  pair.b().become_primary(/*force=*/true);
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK_EQ(pair.write(pair.b(), 8192, pattern(2, 4096)), 0);
+  pair.a().become_secondary();
+  CHECK(pair.settle(pair.b()));
+  pair.options.original_peer = false;
+  pair.cut();
+  pair.loop.advance(20 * kSecond);
+  CHECK(pair.b().primary()->stats().complete);
+  CHECK(pair.settle(pair.b()));
+  CHECK(pair.equal());
+}
+
 }  // namespace hast::test
