@@ -316,6 +316,42 @@ const MUTANTS: readonly Mutant[] = [
     replace: '',
   },
   {
+    guard: 'word-of-a-lost-peer',
+    file: 'primary_io.cc',
+    find: 'is_final(slot.local) &&\n      slot.losses != losses_) {',
+    replace: 'false) {',
+  },
+  {
+    guard: 'target-is-told',
+    file: 'synchroniser.cc',
+    find: 'if (work && !target_told && primary_.source_ != SyncSource::kSecondary) {',
+    replace: 'if (false) {',
+  },
+  {
+    guard: 'failed-within-the-pass',
+    file: 'secondary.cc',
+    find: 'if (failed_since_) {',
+    replace: 'if (false) {',
+  },
+  {
+    guard: 'power-cut-primary',
+    file: 'decision.cc',
+    find: 'if (d.counters_equal && p.extended && p.lost_cache && !s.lost_cache && !s.incomplete) {',
+    replace: 'if (false) {',
+  },
+  {
+    guard: 'power-cut-secondary',
+    file: 'secondary.cc',
+    find: 'if (lost_cache) extra.sync_target = true;',
+    replace: '',
+  },
+  {
+    guard: 'power-cut-secondary-is-not-promoted',
+    file: 'primary.cc',
+    find: 'if (extra.lost_cache(config_.bootid) && was_secondary_) {',
+    replace: 'if (false) {',
+  },
+  {
     guard: 'no-success-without-copy',
     file: 'slot.cc',
     find: 'return remote == Outcome::kOk ? Verdict::kSuccess : Verdict::kFailure;',

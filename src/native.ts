@@ -123,6 +123,8 @@ export interface PeerHello {
   readonly extended: boolean;
   /** A virgin that was created with `--contents-equal`. */
   readonly contentsEqual: boolean;
+  /** Its machine went down since it last took writes. */
+  readonly lostCache: boolean;
   readonly epoch: bigint;
   readonly bootid: bigint;
   /** Which data the primary has, and which ones the peer may have; 0: unknown. */

@@ -82,11 +82,11 @@ constexpr size_t kSequenceAt = 16;
 constexpr size_t kHashAt = 24;
 constexpr size_t kGenerationAt = 56;
 constexpr size_t kHistoryAt = 64;
-constexpr size_t kReservedAt = 128;
+constexpr size_t kBootAt = 128;
 constexpr size_t kFieldsBytesAt = 140;
 constexpr size_t kFieldsAt = 144;
 constexpr size_t kCrcAt = kFieldsAt + kNvBytesMax;
-static_assert(kHistoryAt + 8 * std::tuple_size_v<decltype(Extra::history)> == kReservedAt);
+static_assert(kHistoryAt + 8 * std::tuple_size_v<decltype(Extra::history)> == kBootAt);
 static_assert(kCrcAt + 4 == MetadataBlock::kRecordBytes);
 static_assert(MetadataBlock::kRecordOffset[1] + MetadataBlock::kRecordBytes <= kMetadataBytes);
 
@@ -119,6 +119,7 @@ void encode_record(const Record& record, Bytes out) {
   for (size_t i = 0; i < record.extra.history.size(); i++) {
     store_le(out.data() + kHistoryAt + 8 * i, record.extra.history[i]);
   }
+  store_le(out.data() + kBootAt, record.extra.boot);
   const size_t used = encode_fields(record.metadata, out.subspan(kFieldsAt, kNvBytesMax));
   store_le(out.data() + kFieldsBytesAt, static_cast<uint32_t>(used));
   const std::array<std::byte, 32> hash = sha256_of(out.subspan(kFieldsAt, used));
@@ -146,6 +147,7 @@ std::optional<Record> decode_record(ConstBytes in) {
   record.extra.sync_target = (flags & kFlagSyncTarget) != 0;
   record.extra.local_stale = (flags & kFlagLocalStale) != 0;
   record.extra.generation = load_le<uint64_t>(in.data() + kGenerationAt);
+  record.extra.boot = load_le<uint64_t>(in.data() + kBootAt);
   for (size_t i = 0; i < record.extra.history.size(); i++) {
     record.extra.history[i] = load_le<uint64_t>(in.data() + kHistoryAt + 8 * i);
   }

@@ -66,7 +66,11 @@ struct Extra {
   std::array<uint64_t, 8> history{};  ///< shared and offered of `Generations`; the rest is 0
   bool sync_target = false;           ///< a pass writes here, or one was never finished
   bool local_stale = false;           ///< the peer's data is newer than this disk's
+  /// Boot id of the machine when it began to take writes that may not be flushed; 0: all are.
+  uint64_t boot = 0;
 
+  /// The machine went down in between: what was not flushed may be gone. `bootid` 0: not asked.
+  bool lost_cache(uint64_t bootid) const { return bootid != 0 && boot != 0 && boot != bootid; }
   /// Unknown as long as there is only the promise of equal contents.
   Generations generations() const {
     if (generation == kGenerationOfEqualContents) return {};

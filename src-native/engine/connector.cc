@@ -51,23 +51,36 @@ const char* attempt_kind_name(AttemptKind kind) {
   return "?";
 }
 
-/// Ends a stream when the whole set-up has taken too long.
-namespace {
+/// Ends whatever an attempt waits for, when all of it has taken too long or nobody wants it any
+/// more.
 struct SetupTimer : Timer {
   Stream* first = nullptr;
   Link* link = nullptr;
+  bool expired = false;
   bool done = false;
   SetupTimer() {
     run = [](Completion& c) {
       SetupTimer& self = static_cast<SetupTimer&>(c);
       self.done = true;
-      if (self.result != 0) return;  // cancelled
-      if (self.first != nullptr) self.first->shut_down();
-      if (self.link != nullptr) self.link->shut_down("the set-up took too long", ETIMEDOUT);
+      if (self.result == 0) self.expire();
     };
   }
+  void expire() {
+    expired = true;
+    if (first != nullptr) first->shut_down();
+    if (link != nullptr) link->shut_down("the set-up took too long", ETIMEDOUT);
+  }
 };
-}  // namespace
+
+void Connector::stop() {
+  stopped_ = true;
+  if (timer_ != nullptr) timer_->expire();
+}
+
+uint32_t Connector::left_ms() const {
+  const uint64_t now = Loop::current().now_us();
+  return now < deadline_us_ ? static_cast<uint32_t>((deadline_us_ - now + 999) / 1000) : 0;
+}
 
 Task<void> Connector::attempt(const ConnectorFacts& facts, Attempt& attempt, Scope& scope) {
   first_.reset();
@@ -76,35 +89,53 @@ Task<void> Connector::attempt(const ConnectorFacts& facts, Attempt& attempt, Sco
     say(attempt, AttemptKind::kNoPeer, "no peer is configured (remote none)");
     co_return;
   }
+  if (stopped_) {
+    say(attempt, AttemptKind::kNoAnswer, "this node ends being primary");
+    co_return;
+  }
+  Loop& loop = Loop::current();
+  deadline_us_ = loop.now_us() + uint64_t{facts.timeout_ms} * 1000;
   const int rc = co_await dialer_.dial(first_, facts.timeout_ms);
   if (rc != 0) {
     say_errno(attempt, "cannot connect to the peer", rc);
     co_return;
   }
   SetupTimer timer;
+  timer_ = &timer;
   timer.first = first_.get();
-  Loop& loop = Loop::current();
-  loop.start(timer, loop.now_us() + uint64_t{facts.timeout_ms} * 1000);
+  loop.start(timer, deadline_us_);
   attempt.kind = AttemptKind::kConnected;
-  co_await first_connection(facts, attempt);
-  timer.first = nullptr;
-  if (attempt.kind == AttemptKind::kConnected) {
-    co_await second_connection(facts, attempt, scope);
-  }
-  if (attempt.kind == AttemptKind::kConnected) {
-    timer.link = attempt.link.get();
-    co_await read_answer(facts, attempt);
-  }
+  co_await converse(facts, attempt, scope);
+  timer_ = nullptr;
   loop.cancel(timer);
   while (!timer.done) {  // its completion is on the ready queue and must run before it goes
     SleepTimer pause;
     co_await pause.sleep_us(0);
   }
   if (attempt.kind == AttemptKind::kConnected) co_return;
+  if (timer.expired && !stopped_) {
+    attempt.kind = AttemptKind::kNoAnswer;
+    std::snprintf(attempt.text, sizeof attempt.text, "the peer has not answered within %u s",
+                  facts.timeout_ms / 1000);
+  }
   if (attempt.link != nullptr) co_await fail_link(attempt, scope);
   // Closed now, not when the next attempt begins: the peer must not take it for half open.
   first_reader_.reset();
   first_.reset();
+}
+
+/// M1 to the map. `attempt.kind` stays kConnected when all of it went well.
+Task<void> Connector::converse(const ConnectorFacts& facts, Attempt& attempt, Scope& scope) {
+  co_await first_connection(facts, attempt);
+  if (timer_->expired || stopped_) say(attempt, AttemptKind::kNoAnswer, "the set-up was ended");
+  if (attempt.kind != AttemptKind::kConnected) co_return;
+  timer_->first = nullptr;
+  co_await second_connection(facts, attempt, scope);
+  if (attempt.kind != AttemptKind::kConnected) co_return;
+  timer_->link = attempt.link.get();
+  // The time may have ended while the second connection was dialled, with nothing to shut down.
+  if (timer_->expired || stopped_) timer_->expire();
+  co_await read_answer(facts, attempt);
 }
 
 Task<void> Connector::fail_link(Attempt& attempt, Scope& scope) {
@@ -212,7 +243,7 @@ Task<int> Connector::ensure_identity() {
 Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& attempt,
                                         Scope& scope) {
   std::unique_ptr<Stream> second;
-  int rc = co_await dialer_.dial(second, facts.timeout_ms);
+  int rc = co_await dialer_.dial(second, std::max(left_ms(), 1u));
   if (rc != 0) {
     say_errno(attempt, "cannot open the second connection", rc);
     co_return;
@@ -233,7 +264,9 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   message.remotecnt = metadata.remotecnt;
   attempt.sent_localcnt = metadata.localcnt;
   if (extended_) {
-    const uint32_t ext = kExtExtended | (equal_ ? kExtContentsEqual : 0);
+    const bool lost_cache = metadata_.extra().lost_cache(facts.bootid);
+    const uint32_t ext =
+        kExtExtended | (equal_ ? kExtContentsEqual : 0) | (lost_cache ? kExtLostCache : 0);
     message.extension = {ext, host_.random(), facts.bootid, metadata_.extra().generations()};
   }
   attempt.settings.epoch = message.extension.epoch;

@@ -63,7 +63,11 @@ class Connector {
   /// down and joins, whatever the kind. `attempt` must outlive that.
   Task<void> attempt(const ConnectorFacts& facts, Attempt& attempt, Scope& scope);
 
+  /// Ends a running attempt, and every later one at once.
+  void stop();
+
  private:
+  Task<void> converse(const ConnectorFacts& facts, Attempt& attempt, Scope& scope);
   Task<void> first_connection(const ConnectorFacts& facts, Attempt& attempt);
   Task<void> second_connection(const ConnectorFacts& facts, Attempt& attempt, Scope& scope);
   Task<void> read_answer(const ConnectorFacts& facts, Attempt& attempt);
@@ -73,6 +77,7 @@ class Connector {
   Task<int> receive_map(const SecondReply& reply, Attempt& attempt);
   Task<void> run_link(Attempt& attempt);
   Task<void> fail_link(Attempt& attempt, Scope& scope);
+  uint32_t left_ms() const;
   void refuse(Attempt& attempt, std::string_view text, bool wait);
 
   Dialer& dialer_;
@@ -85,7 +90,10 @@ class Connector {
   uint8_t version_ = 1;  // of the last negotiation: what the next first message carries
   bool extended_ = false;
   bool virgin_ = false;
-  bool equal_ = false;  // virgin, and promised to have the contents of the peer
+  bool equal_ = false;                  // virgin, and promised to have the contents of the peer
+  struct SetupTimer* timer_ = nullptr;  // of the running attempt, from the first connection on
+  uint64_t deadline_us_ = 0;
+  bool stopped_ = false;
   std::byte out_[1024];
 };
 

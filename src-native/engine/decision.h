@@ -16,6 +16,7 @@ struct SecondaryFacts {
   bool map_empty = true;        ///< no bit of its own map is set
   bool contents_equal = false;  ///< fresh, and created with the promise of equal contents
   bool incomplete = false;      ///< stale, or a pass to it never finished: never a source
+  bool lost_cache = false;      ///< its machine went down with writes that were not flushed
   Generations generations;
 };
 
@@ -27,6 +28,7 @@ struct PrimaryFacts {
   bool virgin = false;          ///< it created the resource id just now
   bool extended = false;        ///< a node of our kind
   bool contents_equal = false;  ///< virgin, and created with the promise of equal contents
+  bool lost_cache = false;      ///< its machine went down with writes that were not flushed
   Generations generations;
 };
 

@@ -157,13 +157,14 @@ void Link::send_compare(Slot& slot) {
                                      sha256_of(ConstBytes(slot.buffer, slot.length))));
 }
 
-void Link::tell_map_stored(uint64_t dirty_bytes) {
+bool Link::tell_map_stored(uint64_t dirty_bytes) {
   HAST_ASSERT(settings_.extended);
-  if (failed_ || map_stored_.queued) return;
+  if (failed_ || map_stored_.queued) return false;
   map_stored_.head_bytes = static_cast<uint32_t>(
       encode_request(Bytes(map_stored_.head, kPacketHeadBytesMax), settings_.version,
                      RequestMessage::map_stored(settings_.epoch, dirty_bytes)));
   writer_.queue(map_stored_);
+  return true;
 }
 
 void Link::ask(ControlRequest& control, uint32_t index, Completion& done, RequestMessage message) {
@@ -327,6 +328,7 @@ Task<int> Link::handle_reply(ConstBytes area) {
     co_return 0;
   }
   int error = errno_from_wire(reply.error);
+  if (error == ENOTCONN) error = EIO;  // to us it means that the link has gone
   if (error == 0 && slot->comparing != reply.has(kReplyEqual)) co_return -EBADMSG;
   if (error == 0 && slot->op == RequestOp::kRead && !slot->comparing) {
     const int rc = co_await take_data(*slot, reply);

@@ -73,7 +73,8 @@ class Link {
   void send_write(Slot& slot, bool synchronising);
   void send_delete(Slot& slot);
   void send_compare(Slot& slot);
-  void tell_map_stored(uint64_t dirty_bytes);
+  /// False: the one before it is still being sent (or the link has failed).
+  bool tell_map_stored(uint64_t dirty_bytes);
   void ask_flush(Completion& done) { ask(flush_, kFlushIndex, done, RequestMessage::flush(0)); }
   void ask_sync_done(Completion& done, uint64_t generation);
   void ask_stale(Completion& done, uint64_t generation, bool stale);

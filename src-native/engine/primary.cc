@@ -61,6 +61,7 @@ Task<int> Primary::load(StartFailure& failure) {
     co_return rc;
   }
   const Metadata& metadata = metadata_.metadata();
+  was_secondary_ = metadata.prevrole == Role::kSecondary;
   const uint32_t sector = disk_.facts().sector_bytes;
   block_bytes_ = config_.block_bytes == 0 ? sector : config_.block_bytes;
   data_offset_ = metadata.offset;
@@ -115,9 +116,13 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
   while (keeping_ && last_kind_ == AttemptKind::kConnected && !attached()) {
     co_await attached_waiters_.wait();
   }
-  if (attached()) co_return true;
+  if (attached()) {
+    co_await note_boot();
+    co_return true;
+  }
   if (config_.force) {
     const int rc = co_await trust_own_copy();
+    co_await note_boot();
     if (rc == 0) co_return true;
     fail(failure, 66, "META_WRITE", "the metadata cannot be stored: %s", std::strerror(-rc));
     co_return false;
@@ -132,6 +137,17 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
          config_.resource.c_str());
     co_return false;
   }
+  // guard:power-cut-secondary-is-not-promoted
+  if (extra.lost_cache(config_.bootid) && was_secondary_) {
+    fail(
+        failure, 69, "ROLE_REFUSED",
+        "this machine went down while it was the secondary: what it had not flushed may be missing "
+        "here, and the peer cannot be reached (%s). Bring the peer up as secondary or make it "
+        "primary; 'hastctl role -f primary %s' serves what is here",
+        last_attempt_, config_.resource.c_str());
+    co_return false;
+  }
+  co_await note_boot();
   logf(host_, LogLevel::kWarning, "Serving without the peer: %s.", last_attempt_);
   co_return true;
 }
@@ -140,10 +156,22 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
 /// all.
 Task<int> Primary::trust_own_copy() {
   config_.force = false;
-  if (!metadata_.extra().sync_target && !metadata_.extra().local_stale) co_return 0;
-  const int rc = co_await update_metadata(
-      [](Metadata&, Extra& extra, Primary&) { extra.sync_target = extra.local_stale = false; });
+  const Extra& own = metadata_.extra();
+  if (!own.sync_target && !own.local_stale && !own.lost_cache(config_.bootid)) co_return 0;
+  const int rc = co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
+    extra.sync_target = extra.local_stale = false;
+    extra.boot = self.config_.bootid;
+  });
   co_return rc;
+}
+
+/// From now on there is something that a power cut may take. One that has taken something is
+/// remembered until that is settled.
+Task<void> Primary::note_boot() {
+  const Extra& own = metadata_.extra();
+  if (own.boot == config_.bootid || own.lost_cache(config_.bootid)) co_return;
+  co_await update_metadata(
+      [](Metadata&, Extra& extra, Primary& self) { extra.boot = self.config_.bootid; });
 }
 
 Task<void> Primary::attempt_once(Attempt& attempt) {
@@ -186,8 +214,11 @@ Task<void> Primary::keep_connected(std::unique_ptr<Attempt> attempt) {
     }
     const AttemptKind kind = attempt->kind;
     if (kind == AttemptKind::kConnected) {
+      const uint64_t since_us = Loop::current().now_us();
       const bool was_attached = co_await serve_link(*attempt);
-      pause_us = was_attached ? 0 : kSecond;
+      // Again at once, but not without end to one that comes and goes (rule 20).
+      const bool lasted = Loop::current().now_us() - since_us >= kSecond;
+      if (was_attached && lasted) pause_us = 0;
     }
     attempt.reset();
     attached_waiters_.wake_all();
@@ -216,7 +247,8 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
     if (link.settings().extended) {
       // guard:source-is-no-target: only the side that a pass writes to is told of it.
       const uint32_t extents = source_ == SyncSource::kPrimary ? map_->sync_count() : 0;
-      link.tell_map_stored(uint64_t{extents} * map_->extent_bytes());
+      const bool told = link.tell_map_stored(uint64_t{extents} * map_->extent_bytes());
+      HAST_ASSERT(told || link.failed());
     }
     logf(host_, LogLevel::kInfo, "Connected to the peer (protocol version %u%s).",
          link.settings().version, link.settings().extended ? ", extended" : "");
@@ -225,7 +257,8 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
     const bool whole = map_->sync_count() == map_->extent_count();
     const bool compare = whole && link.settings().extended;
     sync_ = std::make_unique<Synchroniser>(*this);
-    synchronising.spawn(sync_->run(compare));
+    const bool target_told = source_ == SyncSource::kPrimary && map_->sync_count() > 0;
+    synchronising.spawn(sync_->run(compare, target_told));
     while (attempt.link_running) co_await scope_.wait_for_change();
   }
   if (!good && !stopping_) {
@@ -279,6 +312,11 @@ Task<int> Primary::adopt(Attempt& attempt) {
   }
   co_await hear_generation(attempt);
   if (from_peer) needs_peer_ = true;  // nothing may be written here alone from now on
+  if (!from_peer && own.lost_cache(config_.bootid)) {
+    // The peer has nothing better.
+    co_await update_metadata(
+        [](Metadata&, Extra& extra, Primary& self) { extra.boot = self.config_.bootid; });
+  }
   peer_localcnt_ = attempt.peer_localcnt;
   peer_remotecnt_ = attempt.peer_remotecnt;
   if (attempt.peer_virgin && metadata_.metadata().localcnt == 0) {
@@ -388,6 +426,7 @@ Task<int> Primary::ensure_counted() {
     Generations ids = extra.generations();
     ids.begin(self.host_.random());  // guard:count-begins-a-generation
     extra.set(ids);
+    extra.boot = self.config_.bootid;  // what was lost before is lost: this is the data now
   });
   counting_ = false;
   counted_ = rc == 0;
@@ -452,13 +491,22 @@ Task<void> Primary::drain() {
       const int stored = co_await map_store_->store_all();
       if (stored != 0)
         host_.log(LogLevel::kWarning, "The activemap could not be stored at the end.");
+      co_await note_clean();
     }
   }
   ended_ = true;
+  connector_.stop();
   if (connecting_ != nullptr) connecting_->shut_down("this node ends being primary", ESHUTDOWN);
   reconnect_.wake();
   tick_timer_.wake();
   co_await scope_.join();
+}
+
+/// All is flushed: a power cut from here on takes nothing.
+Task<void> Primary::note_clean() {
+  const bool noted = metadata_.extra().boot != 0 && metadata_.extra().boot == config_.bootid;
+  if (!noted || local_detached_ || flush_failed_) co_return;
+  co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.boot = 0; });
 }
 
 // --- settings and numbers

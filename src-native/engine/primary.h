@@ -90,6 +90,8 @@ class Primary : public Provider, private LinkEvents {
   Task<int> load(StartFailure& failure);
   Task<bool> decide_start(StartFailure& failure);
   Task<int> trust_own_copy();
+  Task<void> note_boot();
+  Task<void> note_clean();
   Task<void> attempt_once(Attempt& attempt);
   Task<void> keep_connected(std::unique_ptr<Attempt> first);
   Task<bool> serve_link(Attempt& attempt);
@@ -195,6 +197,7 @@ class Primary : public Provider, private LinkEvents {
   char last_attempt_[256] = {};
   AttemptKind last_kind_ = AttemptKind::kNoPeer;
   bool started_ = false;
+  bool was_secondary_ = false;  // when this start began
 
   // Local component.
   bool local_detached_ = false;

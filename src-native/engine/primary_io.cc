@@ -424,9 +424,8 @@ Task<void> Primary::settle_missed(Slot& slot) {
 
 /// An original knows no FUA: its write becomes durable by the FLUSH that follows.
 Task<void> Primary::flush_fua(Slot& slot) {
-  const Link* link = link_;
   const int rc = co_await flush_covering();
-  const bool durable = rc == 0 && attached() && link_ == link;
+  const bool durable = rc == 0 && attached() && slot.losses == losses_;
   if (durable) {
     slot.remote = Outcome::kOk;
     progress(slot);
@@ -446,6 +445,14 @@ Task<void> Primary::flush_delete(Slot& slot) {
 
 void Primary::progress(Slot& slot) {
   if (slot.flushing) return;
+  if (!slot.is_answered && slot.remote == Outcome::kOk && is_final(slot.local) &&
+      slot.losses != losses_) {
+    // The peer that said so has been lost since, with its cache perhaps, and what is connected now
+    // may lack it: guard:word-of-a-lost-peer
+    slot.remote = Outcome::kPending;
+    requests_.spawn(settle_missed(slot));
+    return;
+  }
   if (!slot.is_answered) {
     // While the peer has the newer data, only its final word makes a write safe: what it lacks is
     // overwritten from there.
@@ -587,10 +594,9 @@ Task<int> Primary::flush_both() {
   if (peer != 0) {
     // Rule 9: the loss is settled first (rule 7), then the local flush alone decides.
     while (!admission_open_) co_await admission_.wait();
-    co_return local == 0 && !local_detached_ ? 0 : -EIO;
   }
+  if (peer != 0 || link == nullptr) co_return local == 0 && !local_detached_ ? 0 : -EIO;
   if (local == 0) co_return 0;
-  if (link == nullptr) co_return -EIO;
   // The peer has flushed all of it; success once it is known that our own copy is stale.
   while (local_detached_ && !stale_recorded_ && !stale_impossible_) co_await settled_.wait();
   co_return stale_recorded_ ? 0 : -EIO;

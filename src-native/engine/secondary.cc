@@ -150,6 +150,15 @@ void Secondary::apply(const Decision& decision, Metadata& metadata, Extra& extra
     metadata.localcnt = metadata.remotecnt = 0;
   }
   extra.set(generations_after(decision, extra.generations()));
+  const bool repaired = config_.extended && decision.source == SyncSource::kPrimary;
+  const bool lost_cache = repaired && extra.lost_cache(config_.bootid);
+  if (config_.bootid != 0) extra.boot = config_.bootid;
+  note_target(decision, extra);
+  // The primary has marked what it saw unflushed here when it lost us.
+  if (lost_cache) extra.sync_target = true;  // guard:power-cut-secondary
+}
+
+void Secondary::note_target(const Decision& decision, Extra& extra) const {
   if (decision.counters_equal) {
     // With an original the end of a pass can only be told from the counters (rule 16); ours say it.
     if (!config_.extended) extra.sync_target = false;
@@ -186,6 +195,7 @@ Task<int> Secondary::set_up(SecondaryEnd& end) {
   facts.map_empty = map_->sync_count() == 0;
   facts.contents_equal = metadata_.extra().generation == kGenerationOfEqualContents;
   facts.incomplete = metadata_.extra().local_stale || metadata_.extra().sync_target;
+  facts.lost_cache = metadata_.extra().lost_cache(config_.bootid);
   facts.generations = metadata_.extra().generations();
   Decision decision = decide(facts, config_.primary);
   // Which extents a stale copy misses was not recorded: all of them may (rule 6).
@@ -292,6 +302,8 @@ Task<void> Secondary::run(SecondaryEnd& end) {
   if (flushed != 0) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
     co_await note_failed_flush(flushed);
+  } else if (config_.bootid != 0) {
+    co_await update_metadata([](Metadata&, Extra& extra, const Secondary&) { extra.boot = 0; });
   }
   co_await scope_.join();
   end = {75, "", {}};
@@ -317,18 +329,30 @@ Task<void> Secondary::run_writer() {
   if (rc != 0) close("sending to the primary failed");
 }
 
+void Secondary::say_alive() {
+  if (!config_.extended || alive_.queued) return;
+  alive_.head_bytes = static_cast<uint32_t>(
+      encode_reply(Bytes(alive_.head), config_.version, ReplyMessage::alive()));
+  writer_.queue(alive_);
+}
+
 Task<void> Secondary::watch_silence() {
   const uint64_t limit =
       config_.extended ? std::min<uint64_t>(kSilenceOursUs, uint64_t{config_.timeout_ms} * 1000)
                        : kSilenceOriginalUs;
   while (!closed_) {
     co_await silence_.sleep_us(kSecond / 4);
+    if (closed_) break;
     const uint64_t now = Loop::current().now_us();
-    const uint64_t last = reader_.last_byte_us();
-    // No free job means that we do not read: then the silence is ours.
-    if (!closed_ && now > last && now - last > limit && free_ != nullptr) {
-      close("the primary is silent");
+    // While we do not read, the silence is ours: then the primary must hear that we live, however
+    // slow the disk is.
+    if (handling_ || free_ == nullptr) {
+      reading_since_us_ = now;
+      say_alive();
+      continue;
     }
+    const uint64_t last = std::max(reader_.last_byte_us(), reading_since_us_);
+    if (now > last && now - last > limit) close("the primary is silent");
   }
 }
 
@@ -367,11 +391,7 @@ Task<int> Secondary::handle(ConstBytes area) {
   reader_.consume_head();
   switch (message.cmd) {
     case Command::kKeepalive:
-      if (config_.extended && !alive_.queued) {
-        alive_.head_bytes = static_cast<uint32_t>(
-            encode_reply(Bytes(alive_.head), config_.version, ReplyMessage::alive()));
-        writer_.queue(alive_);
-      }
+      say_alive();
       co_return 0;
     case Command::kRead:
     case Command::kWrite:
@@ -385,7 +405,9 @@ Task<int> Secondary::handle(ConstBytes area) {
     case Command::kStale:
     case Command::kCompare:
       if (config_.extended) {
+        handling_ = true;
         const int rc = co_await handle_extension(message);
+        handling_ = false;
         co_return rc;
       }
       break;
@@ -526,6 +548,7 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
   int rc = 0;
   if (message.cmd == Command::kMapStored) {
     if (message.dirty > 0) {
+      failed_since_ = false;  // a pass begins that repairs it
       rc = co_await update_metadata(
           [](Metadata&, Extra& extra, const Secondary&) { extra.sync_target = true; });
     }
@@ -533,15 +556,8 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
     co_return rc == 0 ? 0 : -EIO;
   }
   if (message.cmd == Command::kSyncDone) {
-    // guard:sync-done-clears
-    agreed_ = message.generation;
-    rc = co_await update_metadata([](Metadata&, Extra& extra, const Secondary& self) {
-      extra.sync_target = extra.local_stale = false;
-      Generations ids = extra.generations();
-      if (self.agreed_ != 0) ids.agree(self.agreed_);
-      extra.set(ids);
-    });
-  } else {
+    rc = co_await end_pass(message.generation);
+  } else if (message.stale == 1) {
     // The primary's copy is stale: our counter says so to every later handshake, and since nobody
     // knows which extents it misses from now on, all of them are marked.
     rc = co_await map_store_->overwrite(std::byte{0xff});
@@ -552,6 +568,24 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
   job->message = message;
   reply_final(*job, ReplyMessage::done(message.seq, errno_to_wire(-rc)));
   co_return 0;
+}
+
+/// All is here, but for what has failed since the pass began: that, the primary has been told.
+Task<int> Secondary::end_pass(uint64_t generation) {
+  while (order_first_ != nullptr) co_await order_waiters_.wait();
+  if (failed_since_) {      // guard:failed-within-the-pass
+    failed_since_ = false;  // what is copied next comes after this
+    co_return -EIO;
+  }
+  agreed_ = generation;
+  // guard:sync-done-clears
+  const int rc = co_await update_metadata([](Metadata&, Extra& extra, const Secondary& self) {
+    extra.sync_target = extra.local_stale = false;
+    Generations ids = extra.generations();
+    if (self.agreed_ != 0) ids.agree(self.agreed_);
+    extra.set(ids);
+  });
+  co_return rc;
 }
 
 // --- carrying out
@@ -690,6 +724,7 @@ Task<void> Secondary::note_failed_flush(int rc) {
 /// What was stored here may be gone: this copy is incomplete until a pass has repaired it.
 Task<void> Secondary::note_incomplete() {
   if (primary_is_stale_) co_return;  // it has nothing better
+  failed_since_ = true;
   co_await update_metadata(
       [](Metadata&, Extra& extra, const Secondary&) { extra.sync_target = true; });
 }

@@ -77,6 +77,7 @@ class Secondary {
   Task<int> send_setup_reply(const Decision& decision, SecondaryEnd& end);
   Task<int> adopt(const Decision& decision);
   void apply(const Decision& decision, Metadata& metadata, Extra& extra) const;
+  void note_target(const Decision& decision, Extra& extra) const;
   Generations generations_after(const Decision& decision, Generations ids) const;
   void refusal_text(const Decision& decision, char* out, std::size_t size) const;
 
@@ -84,6 +85,7 @@ class Secondary {
   Task<int> handle(ConstBytes area);
   Task<int> handle_data_request(const RequestMessage& message);
   Task<int> handle_extension(const RequestMessage& message);
+  Task<int> end_pass(uint64_t generation);
   Task<int> take_payload(Job& job);
   Task<int> before_first_request();
   void start(Job& job);
@@ -105,6 +107,7 @@ class Secondary {
   Task<int> become_good(uint64_t generation);
   using MetadataChange = void (*)(Metadata&, Extra&, const Secondary&);
   Task<int> update_metadata(MetadataChange change);
+  void say_alive();
   Task<void> watch_silence();
   Task<void> run_writer();
   void close(const char* why);
@@ -133,6 +136,9 @@ class Secondary {
   bool map_cleared_ = false;
   bool own_map_set_ = false;  // every bit of it, on disk
   bool primary_is_stale_ = false;
+  bool failed_since_ = false;  // a write or flush, since the last pass began
+  bool handling_ = false;      // what needs the disk before anything more is read
+  uint64_t reading_since_us_ = 0;
   bool closed_ = false;
   bool stopped_ = false;  // by us, not by the connection
   const char* why_ = "";

@@ -12,8 +12,7 @@ namespace {
 constexpr uint64_t kSecond = 1000000;
 }  // namespace
 
-Task<void> Synchroniser::run(bool compare) {
-  bool repeated = false;  // an earlier pass over this link has finished
+Task<void> Synchroniser::run(bool compare, bool target_told) {
   while (!stopped_) {
     // A disk that was given up is neither source nor target.
     while (!stopped_ && primary_.local_detached_)
@@ -28,11 +27,12 @@ Task<void> Synchroniser::run(bool compare) {
       primary_.host_.event(EventName::kSyncStart);
     }
     pass_bytes_ = 0;
-    if (work && repeated && primary_.attached() && primary_.link_->settings().extended) {
-      // What the peer missed makes it a target again (rule 16).
+    // guard:target-is-told: what the peer missed makes it a target (rule 16), also when it was none
+    // at the handshake.
+    if (work && !target_told && primary_.source_ != SyncSource::kSecondary) {
       primary_.source_ = SyncSource::kPrimary;
-      primary_.link_->tell_map_stored(uint64_t{primary_.map_->sync_count()} *
-                                      primary_.map_->extent_bytes());
+      co_await tell_target();
+      target_told = true;
     }
     const bool done = co_await pass(compare);
     if (stopped_) {
@@ -47,13 +47,23 @@ Task<void> Synchroniser::run(bool compare) {
            static_cast<unsigned long long>(pass_bytes_ * kSecond / us));
       primary_.host_.event(EventName::kSyncDone);
     }
-    repeated = repeated || done;
     if (done) {
-      compare = false;
+      compare = target_told = false;
       while (!stopped_ && primary_.map_->sync_count() == 0) co_await wake_.wait();
     }
     // What failed is tried again, but not at once: the disk or the peer has just said no.
     if (!stopped_) co_await retry_.sleep_us(kSecond);
+  }
+}
+
+/// Before the first byte of a pass; the message before it may still be on its way.
+Task<void> Synchroniser::tell_target() {
+  constexpr uint64_t kPauseUs = 1000;
+  while (!stopped_ && primary_.attached() && primary_.link_->settings().extended) {
+    const uint64_t extents = primary_.map_->sync_count();
+    if (primary_.link_->tell_map_stored(extents * primary_.map_->extent_bytes())) break;
+    SleepTimer pause;
+    co_await pause.sleep_us(kPauseUs);
   }
 }
 
@@ -229,6 +239,7 @@ Task<bool> Synchroniser::finish_pass() {
     metadata.remotecnt = self.peer_localcnt_;
     extra.sync_target = false;
     extra.local_stale = false;
+    extra.boot = self.config_.bootid;
     if (self.link_->settings().extended) self.offer_generation(extra);
   });
   if (rc != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;

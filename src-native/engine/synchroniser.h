@@ -20,7 +20,7 @@ class Synchroniser {
 
   /// Runs passes until the link fails. Called once per link, after the maps were merged and stored.
   /// `compare`: ask the peer whether a chunk is equal before sending it (full passes between ours).
-  Task<void> run(bool compare);
+  Task<void> run(bool compare, bool target_told);
   /// The link has failed or the engine stops: no further chunk is begun.
   void stop() {
     stopped_ = true;
@@ -40,6 +40,7 @@ class Synchroniser {
     bool ok = true;
     bool used = false;
   };
+  Task<void> tell_target();
   Task<bool> pass(bool compare);
   Task<bool> copy_extent(ExtentCopy& copy, bool compare);
   Task<void> copy_chunk(Slot& slot, ExtentCopy& copy, bool compare);

@@ -75,6 +75,8 @@ Result<void> accept_payload(const PayloadInfo& info, ConstBytes payload, Bytes d
 inline constexpr uint32_t kExtExtended = 1;
 /// In the second message of a virgin: it was created with the promise of equal contents.
 inline constexpr uint32_t kExtContentsEqual = 2;
+/// In the second message: the primary's machine went down, and what was not flushed may be gone.
+inline constexpr uint32_t kExtLostCache = 4;
 
 using Token = std::array<std::byte, kTokenBytes>;
 /// In constant time.

@@ -22,6 +22,8 @@ export const VERSION = 2;
 export const EXT_OURS = 1;
 /** Bit of `ext` in the second message: a virgin created with the promise of equal contents. */
 const EXT_CONTENTS_EQUAL = 2;
+/** Bit of `ext` in the second message: the primary's machine went down since it took writes. */
+const EXT_LOST_CACHE = 4;
 
 /** Constants of the protocol, compared byte by byte by other implementations. */
 export const REFUSAL = {
@@ -93,6 +95,7 @@ function sameToken(a: Uint8Array, b: Uint8Array): boolean {
 function readHello(area: NvArea, pending: Pending): PeerHello {
   const number = (name: string): bigint => area.get(name, 'uint64') ?? 0n;
   const extended = pending.extended && announcesOurs(area);
+  const bits = extended ? (area.get('ext', 'uint32') ?? 0) : 0;
   const ours = (name: string): bigint => (extended ? number(name) : 0n);
   return {
     version: pending.version,
@@ -101,7 +104,8 @@ function readHello(area: NvArea, pending: Pending): PeerHello {
     remotecnt: number('remotecnt'),
     virgin: area.has('virgin'),
     extended,
-    contentsEqual: extended && ((area.get('ext', 'uint32') ?? 0) & EXT_CONTENTS_EQUAL) !== 0,
+    contentsEqual: (bits & EXT_CONTENTS_EQUAL) !== 0,
+    lostCache: (bits & EXT_LOST_CACHE) !== 0,
     epoch: ours('epoch'),
     bootid: ours('bootid'),
     generation: ours('gen'),

@@ -695,4 +695,147 @@ TEST(loss, "what was done beside an original is judged by its counters alone (ru
   CHECK(pair.equal());
 }
 
+TEST(loss, "a power cut of the primary, which serves again, takes nothing that the peer has (F)") {
+  for (const Replication mode : {Replication::kFullsync, Replication::kMemsync}) {
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+      PairOptions options;
+      options.replication = mode;
+      Pair pair(options);
+      pair.connect();
+      const auto bytes = pattern(seed, 8192);
+      CHECK_EQ(pair.write(pair.a(), 8192, bytes), 0);
+      pair.a().power_cut(seed);
+      pair.loop.advance(kSecond);
+      pair.a().become_primary();
+      CHECK(pair.run_until_serving(pair.a()));
+      CHECK(read_back(pair, pair.a(), 8192, 8192) == bytes);
+      CHECK(pair.settle(pair.a()));
+      CHECK(pair.equal());
+      CHECK(read_back(pair, pair.a(), 8192, 8192) == bytes);
+    }
+  }
+}
+
+TEST(loss, "a secondary that lost power is not promoted unasked while its peer is away (rule 16)") {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    Pair pair;
+    pair.connect();
+    const auto bytes = pattern(seed, 8192);
+    CHECK_EQ(pair.write(pair.a(), 8192, bytes), 0);
+    pair.b().power_cut(seed);
+    CHECK(pair.loop.run_until([&] { return !pair.a().primary()->stats().complete; }, 10 * kSecond));
+    pair.loop.advance(kSecond);
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    pair.a().crash();
+    pair.b().become_primary();
+    pair.loop.run_until([&] { return pair.b().role() == NodeRole::kInit; }, 60 * kSecond);
+    CHECK(!pair.b().serving());
+    // With its peer it is made whole, and knows it.
+    pair.b().become_secondary();
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    CHECK(pair.settle(pair.a()));
+    pair.a().crash();
+    pair.b().become_init();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    CHECK(read_back(pair, pair.b(), 8192, 8192) == bytes);
+  }
+}
+
+TEST(loss, "after an orderly end or a mere crash a secondary without its peer may serve") {
+  for (const bool orderly : {false, true}) {
+    Pair pair;
+    pair.connect();
+    CHECK_EQ(pair.write(pair.a(), 8192, pattern(1, 8192)), 0);
+    if (orderly) {
+      pair.b().become_init();
+      pair.b().power_cut(1);
+    } else {
+      pair.b().crash();
+    }
+    pair.a().crash();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+  }
+}
+
+TEST(loss, "the word of a peer that has been lost since is none (rules 1, 7)") {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    Pair pair;
+    pair.connect();
+    const auto bytes = pattern(seed, 8192);
+    FaultComponent& disk = *pair.a().life()->disk;
+    disk.hold(FaultComponent::kWrite, pair.a().metadata().offset + 8192, 8192);
+    const Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, 8192, 8192, bytes);
+    pair.loop.advance(kSecond / 5);
+    pair.b().power_cut(seed);
+    CHECK(pair.loop.run_until([&] { return !pair.a().primary()->stats().complete; }, 10 * kSecond));
+    pair.b().become_secondary();
+    CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 30 * kSecond));
+    pair.loop.advance(3 * kSecond);
+    disk.release();
+    CHECK(pair.loop.run_until([&] { return write->done; }, kSecond));
+    CHECK_EQ(write->error, 0);
+    // Until it is copied, this node's copy counts as the newer one.
+    const bool there = std::ranges::equal(pair.b().data().subspan(8192, 8192), bytes);
+    CHECK(there || pair.a().metadata().localcnt == 1);
+    CHECK(pair.settle(pair.a()));
+    CHECK(pair.equal());
+  }
+}
+
+TEST(loss, "a secondary that lost power knows it from the handshake on, whoever dies then (16)") {
+  for (uint64_t us = 1; us < 400; us += 8) {
+    PairOptions options;
+    options.seed = us;
+    Pair pair(options);
+    pair.connect();
+    const auto bytes = pattern(us, 8192);
+    CHECK_EQ(pair.write(pair.a(), 8192, bytes), 0);
+    pair.b().power_cut(us);
+    pair.b().become_secondary();
+    CHECK(pair.loop.run_until([&] { return pair.b().life() != nullptr; }, 60 * kSecond));
+    pair.loop.advance(us);
+    pair.a().crash();
+    pair.b().become_init();
+    pair.b().become_primary();
+    pair.loop.run_until([&] { return pair.b().serving() || pair.b().role() == NodeRole::kInit; },
+                        60 * kSecond);
+    if (pair.b().serving()) CHECK(read_back(pair, pair.b(), 8192, 8192) == bytes);
+  }
+}
+
+TEST(loss, "what fails while a pass is ended stays known (rule 16)") {
+  PairOptions options;
+  options.replication = Replication::kAsync;
+  Pair pair(options);
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 8192, pattern(1, 4096)), 0);
+  pair.mend();
+  CHECK(pair.loop.run_until([&] { return pair.a().primary()->stats().complete; }, 60 * kSecond));
+  // All is copied and flushed; only the counters are missing.
+  FaultComponent& disk = *pair.a().life()->disk;
+  disk.hold(FaultComponent::kWrite, 0, kMetadataBytes);
+  const uint64_t writes = disk.submitted(FaultComponent::kWrite);
+  CHECK(pair.loop.run_until([&] { return disk.submitted(FaultComponent::kWrite) > writes; },
+                            60 * kSecond));
+  FaultComponent& peer = *pair.b().life()->disk;
+  const uint64_t at = pair.b().metadata().offset + 12288;
+  peer.add_fault({FaultComponent::kWrite, -EIO, 1, at, 4096});
+  peer.hold(FaultComponent::kWrite, at, 4096);
+  CHECK_EQ(pair.write(pair.a(), 12288, pattern(2, 4096)), 0);
+  pair.loop.advance(kSecond / 10);
+  disk.release();
+  pair.loop.advance(kSecond / 10);
+  peer.release();
+  pair.loop.advance(kSecond / 10);
+  CHECK(!std::ranges::equal(pair.b().data().subspan(12288, 4096), pattern(2, 4096)));
+  CHECK(pair.b().extra().sync_target);
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
 }  // namespace hast::test

@@ -156,6 +156,7 @@ void Node::become_primary(bool force) {
   PrimaryConfig config;
   config.resource = kResource;
   config.force = force;
+  config.bootid = bootid_;
   config.settings.replication = pair_.options.replication;
   config.settings.checksum = pair_.options.checksum;
   config.settings.timeout_ms = pair_.options.timeout_ms;
@@ -235,7 +236,10 @@ void Node::kill_life(bool lose_power, uint64_t seed) {
 }
 
 void Node::crash() { kill_life(false, pair_.random.next()); }
-void Node::power_cut(uint64_t seed) { kill_life(true, seed); }
+void Node::power_cut(uint64_t seed) {
+  kill_life(true, seed);
+  ++bootid_;
+}
 
 // --- the supervisor's part of the set-up
 // ----------------------------------------------------------
@@ -308,13 +312,17 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   std::unique_ptr<Stream> first = std::move(half_open_);
   SecondaryConfig config;
   config.resource = kResource;
-  config.primary = {message.resuid,
-                    message.localcnt,
-                    message.remotecnt,
-                    message.virgin,
-                    half_extended_ && (message.extension.ext & kExtExtended) != 0,
-                    (message.extension.ext & kExtContentsEqual) != 0,
-                    message.extension.generations};
+  const uint32_t bits = half_extended_ ? message.extension.ext : 0;
+  PrimaryFacts& primary = config.primary;
+  primary.resuid = message.resuid;
+  primary.localcnt = message.localcnt;
+  primary.remotecnt = message.remotecnt;
+  primary.virgin = message.virgin;
+  primary.extended = (bits & kExtExtended) != 0;
+  primary.contents_equal = (bits & kExtContentsEqual) != 0;
+  primary.lost_cache = (bits & kExtLostCache) != 0;
+  primary.generations = message.extension.generations;
+  config.bootid = bootid_;
   config.version = half_version_;
   config.extended = config.primary.extended;
   config.epoch = message.extension.epoch;

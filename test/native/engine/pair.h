@@ -136,6 +136,7 @@ class Node {
   Token token_{};
   bool token_valid_ = false;
   bool half_extended_ = false;
+  uint64_t bootid_ = 1;  // of the machine; another one after every power cut
   uint8_t half_version_ = 2;
   std::vector<std::string> log_;
 };

@@ -91,4 +91,31 @@ TEST(setup, "force is the operator's word once, and is not needed again (rule 16
   CHECK(!pair.b().extra().sync_target);
 }
 
+TEST(setup, "however far a set-up has come, a silent peer delays the start by 5 s at most (21)") {
+  for (uint64_t us = 1; us < 900; us += 30) {
+    PairOptions options;
+    options.seed = us;
+    Pair pair(options);
+    pair.b().become_secondary();
+    pair.a().become_primary();
+    pair.loop.advance(us);
+    if (pair.a().serving()) break;
+    pair.silence();
+    CHECK(pair.run_until_serving(pair.a(), 5'100'000));
+  }
+}
+
+TEST(setup, "a peer that comes and goes is not asked without a pause (rule 20)") {
+  Pair pair;
+  pair.connect();
+  uint64_t connections = 0;
+  for (uint64_t i = 0; i < 3000; ++i) {
+    pair.loop.advance(10000);
+    if (!pair.a().primary()->stats().complete) continue;
+    ++connections;
+    pair.cut();
+  }
+  CHECK(connections < 10);
+}
+
 }  // namespace hast::test

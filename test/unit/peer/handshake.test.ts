@@ -93,6 +93,7 @@ for (const { name, messages } of vectors<{ sessions: { name: string; messages: M
       virgin: value('virgin') !== undefined,
       extended: false,
       contentsEqual: false,
+      lostCache: false,
       epoch: 0n,
       bootid: 0n,
       generation: 0n,

@@ -95,6 +95,7 @@ async function makePair(): Promise<Fake> {
       virgin: false,
       extended: false,
       contentsEqual: false,
+      lostCache: false,
       epoch: 0n,
       bootid: 0n,
       generation: 0n,
