@@ -118,6 +118,11 @@ function decodeFields(bytes: Uint8Array): BlockFields | undefined {
   };
 }
 
+/** Sequence numbers may wrap: one up from any number is later than that number. */
+function isLater(a: Record, b: Record): boolean {
+  return BigInt.asIntN(64, a.sequence - b.sequence) > 0n;
+}
+
 /** Undefined when it was never written, is torn, or is of a version we do not know. */
 function decodeRecord(bytes: Buffer): Record | undefined {
   const { at } = RECORD;
@@ -164,8 +169,9 @@ export function decodeBlock(bytes: Uint8Array): MetadataBlock {
   const sector = decodeFields(block.subarray(0, NV_BYTES_MAX));
   const records = RECORD.offsets
     .map((offset) => decodeRecord(block.subarray(offset, offset + RECORD.bytes)))
-    .filter((record) => record !== undefined)
-    .sort((a, b) => (a.sequence < b.sequence ? 1 : a.sequence > b.sequence ? -1 : 0));
+    .filter((record) => record !== undefined);
+  const [first, second] = records;
+  if (first !== undefined && second !== undefined && isLater(second, first)) records.reverse();
   const [newest, older] = records;
   if (newest === undefined) {
     if (sector !== undefined) return { fields: sector, facts: undefined, needsRewrite: false };

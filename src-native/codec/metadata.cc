@@ -17,8 +17,6 @@ constexpr Error invalid(const char* what) { return Error{Code::META_INVALID, 0, 
 
 /// Every area has this much room: one sector of the smallest kind. The longest name leaves 2 bytes.
 constexpr size_t kNvBytesMax = kSectorBytesMin;
-/// Records start here, so that the writer of the nv area may zero everything before.
-constexpr size_t kNvRoom = MetadataBlock::kRecordOffset[0];
 
 std::optional<Role> role_from_name(std::string_view name) {
   for (const Role role : {Role::kInit, Role::kPrimary, Role::kSecondary}) {
@@ -154,6 +152,9 @@ std::optional<Record> decode_record(ConstBytes in) {
   return record;
 }
 
+/// Sequence numbers may wrap: one up from any number is later than that number.
+bool is_later(uint64_t a, uint64_t b) { return static_cast<int64_t>(a - b) > 0; }
+
 bool sector_is_possible(uint32_t bytes) {
   return std::has_single_bit(bytes) && bytes >= kSectorBytesMin && bytes <= kSectorBytesMax;
 }
@@ -192,7 +193,7 @@ void MetadataBlock::read_records(const Metadata* nv) {
   }
   if (!records[0] && !records[1]) return;
   has_record_ = true;
-  newest_ = !records[0] || (records[1] && records[1]->sequence > records[0]->sequence) ? 1 : 0;
+  newest_ = !records[0] || (records[1] && is_later(records[1]->sequence, records[0]->sequence));
   const Record& newest = *records[newest_];
   const std::optional<Record>& older = records[1 - newest_];
   sequence_ = newest.sequence;
@@ -208,7 +209,8 @@ void MetadataBlock::read_records(const Metadata* nv) {
 }
 
 void MetadataBlock::write_nv() {
-  std::memset(block_.data(), 0, kNvRoom);
+  // No further than the first sector of the smallest kind: that one is always written with it.
+  std::memset(block_.data(), 0, kNvBytesMax);
   encode_fields(metadata_, Bytes(block_).first(kNvBytesMax));
 }
 
