@@ -265,7 +265,9 @@ async function readBody(request: IncomingMessage): Promise<string> {
       }
     });
     request.on('end', () => resolve(Buffer.concat(chunks).toString()));
-    request.on('error', reject);
-    request.on('close', () => reject(new HastError('HTTP_BAD_REQUEST')));
+    // A client that goes away within its body is no failure of ours.
+    const cutOff = () => reject(new HastError('HTTP_BAD_REQUEST'));
+    request.on('error', cutOff);
+    request.on('close', cutOff);
   });
 }
