@@ -155,6 +155,12 @@ const phases: readonly Phase[] = [
   step('check c++ style', 'scripts/clang-format', 'check'),
   step('check types', 'npm', 'run', '--silent', 'types'),
   ...native('asan', 'test-asan'),
+  {
+    name: 'fuzz',
+    command: ['node', '--import', 'tsx', 'scripts/fuzz.ts', '--seed-loop', '--seconds', '1.5'],
+    minutes: 5,
+    count: countNative,
+  },
   ...native('tsan', 'test-tsan', THREADED),
   ...uvuPhases(),
   step('demo', 'node', '--import', 'tsx', 'scripts/demo.ts'),
