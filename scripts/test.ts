@@ -157,7 +157,7 @@ const phases: readonly Phase[] = [
   ...native('asan', 'test-asan'),
   {
     name: 'fuzz',
-    command: ['node', '--import', 'tsx', 'scripts/fuzz.ts', '--seed-loop', '--seconds', '1.5'],
+    command: ['node', '--import', 'tsx', 'scripts/fuzz.ts', '--seed-loop', '--seconds', '1.2'],
     minutes: 5,
     count: countNative,
   },
