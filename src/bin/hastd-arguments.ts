@@ -25,15 +25,16 @@ export interface Arguments {
   readonly test: boolean;
 }
 
-/** Undefined: the usage is to be shown. Operands are ignored, as ever. */
-export function readArguments(args: readonly string[], cwd: string): Arguments | undefined {
+/** A text: the usage is to be shown, below that complaint. Operands are ignored, as ever. */
+export function readArguments(args: readonly string[], cwd: string): Arguments | string {
   try {
     const { values } = parseArgs({
       args: [...args],
       options: OPTIONS,
       allowPositionals: true,
     });
-    if (values.help === true || values.node === '') return undefined;
+    if (values.help === true) return '';
+    if (values.node === '') return 'hastd: -n needs the name of a node\n';
     const pidfile = values.pidfile === undefined ? null : resolve(cwd, values.pidfile);
     return {
       config: resolve(cwd, values.config ?? CONFIG_PATH),
@@ -43,7 +44,7 @@ export function readArguments(args: readonly string[], cwd: string): Arguments |
       node: values.node ?? null,
       test: values.test ?? false,
     };
-  } catch {
-    return undefined;
+  } catch (error) {
+    return `hastd: ${error instanceof Error ? error.message : error}\n`;
   }
 }

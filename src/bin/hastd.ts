@@ -49,10 +49,13 @@ function failed(error: unknown, log: Logger): number {
 
 process.title = 'hastd';
 const args = readArguments(process.argv.slice(2), process.cwd());
-const log = Logger.root(background ? relaySink() : sink, args?.debug ?? 0);
+const wrong = typeof args === 'string' ? `${args}${USAGE}` : undefined;
+const debug = typeof args === 'string' ? 0 : args.debug;
+const log = Logger.root(background ? relaySink() : sink, debug);
 process.on('uncaughtException', (error) => log.error(`Uncaught: ${error.stack ?? error}`));
-if (args === undefined) relay('stderr', USAGE);
-const code = args === undefined ? EXIT.usage : await main(args, log).catch((e) => failed(e, log));
+if (wrong !== undefined) relay('stderr', wrong);
+const code =
+  typeof args === 'string' ? EXIT.usage : await main(args, log).catch((e) => failed(e, log));
 process.exitCode = code;
 if (!process.connected) process.exit(code);
 setTimeout(() => process.exit(code), 2000).unref(); // nothing should hold us up

@@ -87,10 +87,17 @@ const ADVICE: readonly (readonly [RegExp, Advice])[] = [
       'does a firewall drop the connection?',
   ],
   [
-    /^the peer did not answer/,
+    /^the peer (?:did not answer|has not answered)/,
     (name) =>
       'the peer takes connections but says nothing: look at the log of hastd there and at ' +
       `hastctl list ${name} there; it drops addresses that are no remote of its own`,
+  ],
+  [
+    /^The secondary's copy is incomplete/,
+    (name) =>
+      'the peer counts as newer, but its copy is stale or half written: if this node has the good ' +
+      `data, on the other one: hastctl role init ${name}; hastctl create ${name}; hastctl role ` +
+      `secondary ${name}`,
   ],
   [
     /^this node's copy is (?:incomplete|stale)/i,
@@ -100,7 +107,7 @@ const ADVICE: readonly (readonly [RegExp, Advice])[] = [
   ],
 ];
 
-function adviceFor(name: string, text: string): string[] {
+export function adviceFor(name: string, text: string): string[] {
   return ADVICE.flatMap(([pattern, advice]) => {
     const match = pattern.exec(text);
     return match === null ? [] : [advice(name, match)];

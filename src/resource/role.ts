@@ -150,6 +150,7 @@ const TOO_LATE: WorkerEnd = {
   code: 'ROLE_FAILED',
   text: 'the worker was not ready in time',
   refused: false,
+  hint: 'look at the log of hastd for what it waits for (the disk, most often), and try again',
 };
 
 type Of<P extends Phase> = Extract<RoleState, { phase: P }>;

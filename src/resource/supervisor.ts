@@ -18,7 +18,7 @@ import type {
 import { checkComponent, checkMetadata, type DeviceClaims, openLocked } from './component.ts';
 import { listenForExport, removeExport } from './export-socket.ts';
 import { HookQueue, type StartHook } from './hooks.ts';
-import { notesOf } from './notes.ts';
+import { adviceFor, notesOf } from './notes.ts';
 import type { LaunchWorker, Worker } from './process.ts';
 import {
   type Role,
@@ -193,7 +193,8 @@ export class Supervisor {
 
   async #startNotices(): Promise<string[]> {
     const stats = await this.#stats();
-    return stats === null || stats.reason === '' ? [] : [stats.reason];
+    if (stats === null || stats.reason === '') return [];
+    return [stats.reason, ...adviceFor(this.resource.name, stats.reason)];
   }
 
   // ---- From the peer --------------------------------------------------------------------------
