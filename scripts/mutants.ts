@@ -17,6 +17,7 @@ const FLAGS = [
   '-D_FILE_OFFSET_BITS=64',
   `-DHAST_TEST_DIR="${process.cwd()}/test"`,
   '-Isrc-native',
+  '-Itest',
   '-Itest/native',
   '-fno-rtti',
 ];
@@ -373,9 +374,11 @@ function sources(): string[] {
     all.push(`src-native/ring/${name}.cc`);
   }
   all.push('src-native/disk/fault_component.cc', 'test/native/main.cc');
-  for (const name of readdirSync('test/native/engine')) all.push(`test/native/engine/${name}`);
-  // Its thread needs a real ring.
-  const threaded = /\/engine(_test)?\.cc$/;
+  for (const room of ['native/engine', 'sim']) {
+    for (const name of readdirSync(`test/${room}`)) all.push(`test/${room}/${name}`);
+  }
+  // Its thread needs a real ring; the simulator has a main of its own.
+  const threaded = /\/engine(_test)?\.cc$|sim\/main\.cc$/;
   return all.filter((file) => file.endsWith('.cc') && !threaded.test(file));
 }
 

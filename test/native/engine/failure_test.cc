@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "engine/pair.h"
 #include "harness.h"
+#include "sim/pair.h"
 
 namespace hast::test {
 

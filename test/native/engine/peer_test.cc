@@ -5,10 +5,10 @@
 
 #include "codec/layout.h"
 #include "disk/fault_component.h"
-#include "engine/pair.h"
 #include "harness.h"
 #include "ring/pipe_stream.h"
 #include "ring/sim_loop.h"
+#include "sim/pair.h"
 #include "vectors.h"
 
 namespace hast::test {

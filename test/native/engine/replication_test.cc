@@ -1,7 +1,7 @@
 // Named scenarios of replication on two simulated nodes. Rules: docs/architecture.md.
 
-#include "engine/pair.h"
 #include "harness.h"
+#include "sim/pair.h"
 
 namespace hast::test {
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/pair.h"
+#include "sim/pair.h"
 
 namespace hast::test {
 

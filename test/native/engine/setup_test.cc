@@ -1,7 +1,7 @@
 // What a set-up that is cut off, forced or refused leaves behind.
 
-#include "engine/pair.h"
 #include "harness.h"
+#include "sim/pair.h"
 
 namespace hast::test {
 

@@ -1,4 +1,4 @@
-#include "engine/pair.h"
+#include "sim/pair.h"
 
 #include <sys/mman.h>
 
