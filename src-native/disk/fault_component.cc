@@ -25,37 +25,52 @@ bool overlap(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length) {
 // ------------------------------------------------------------------------------------
 
 MemoryDisk::MemoryDisk(uint64_t size_bytes, uint32_t sector_bytes)
-    : sector_bytes_(sector_bytes), current_(size_bytes), durable_(size_bytes) {
+    : sector_bytes_(sector_bytes),
+      current_(size_bytes),
+      durable_(size_bytes),
+      settled_(size_bytes / sector_bytes) {
   HAST_ASSERT(std::has_single_bit(sector_bytes));
   HAST_ASSERT_OP(size_bytes % sector_bytes, ==, 0u);
 }
 
-void MemoryDisk::set(uint64_t offset, ConstBytes from) {
-  write_cached(offset, from);
-  write_durable(offset, from);
+void MemoryDisk::reset() {
+  std::fill(current_.begin(), current_.end(), std::byte{0});
+  std::fill(durable_.begin(), durable_.end(), std::byte{0});
+  std::fill(settled_.begin(), settled_.end(), 0);
+  unflushed_.clear();
+  log_.clear();
+  sequence_ = 0;
 }
+
+std::size_t MemoryDisk::unflushed_sectors() const {
+  std::vector<bool> seen(settled_.size());
+  std::size_t sectors = 0;
+  for (const Unflushed& write : unflushed_) {
+    for (uint64_t i = 0; i < write.count; ++i) {
+      if (!counts(write, write.sector + i) || seen[write.sector + i]) continue;
+      seen[write.sector + i] = true;
+      ++sectors;
+    }
+  }
+  return sectors;
+}
+
+void MemoryDisk::set(uint64_t offset, ConstBytes from) { write_durable(offset, from); }
 
 void MemoryDisk::write_cached(uint64_t offset, ConstBytes from) {
   std::memcpy(current_.data() + offset, from.data(), from.size());
-  add_version(offset, from);
-}
-
-void MemoryDisk::add_version(uint64_t offset, ConstBytes from) {
-  ++sequence_;
-  const uint64_t first = offset / sector_bytes_;
-  for (uint64_t i = 0; i * sector_bytes_ < from.size(); ++i) {
-    const ConstBytes sector = from.subspan(i * sector_bytes_, sector_bytes_);
-    unflushed_[first + i].push_back({sequence_, {sector.begin(), sector.end()}});
-  }
+  unflushed_.push_back(
+      {++sequence_, offset / sector_bytes_, from.size() / sector_bytes_, log_.size()});
+  log_.insert(log_.end(), from.begin(), from.end());
 }
 
 /// The write itself is durable; older versions below it can never come back.
 void MemoryDisk::write_durable(uint64_t offset, ConstBytes from) {
   std::memcpy(current_.data() + offset, from.data(), from.size());
   std::memcpy(durable_.data() + offset, from.data(), from.size());
+  ++sequence_;
   const uint64_t first = offset / sector_bytes_;
-  unflushed_.erase(unflushed_.lower_bound(first),
-                   unflushed_.lower_bound(first + from.size() / sector_bytes_));
+  for (uint64_t i = 0; i < from.size() / sector_bytes_; ++i) settled_[first + i] = sequence_;
 }
 
 void MemoryDisk::write_some(uint64_t offset, ConstBytes from, Random& random) {
@@ -64,29 +79,50 @@ void MemoryDisk::write_some(uint64_t offset, ConstBytes from, Random& random) {
   }
 }
 
+void MemoryDisk::make_durable(const Unflushed& write, uint64_t sector) {
+  std::memcpy(durable_.data() + sector * sector_bytes_,
+              log_.data() + write.at + (sector - write.sector) * sector_bytes_, sector_bytes_);
+  settled_[sector] = write.sequence;
+}
+
 void MemoryDisk::flush(uint64_t sequence) {
-  for (auto it = unflushed_.begin(); it != unflushed_.end();) {
-    std::vector<Version>& versions = it->second;
-    const auto newer = std::find_if(versions.begin(), versions.end(),
-                                    [sequence](const Version& v) { return v.sequence > sequence; });
-    if (newer != versions.begin()) {
-      std::memcpy(durable_.data() + it->first * sector_bytes_, std::prev(newer)->bytes.data(),
-                  sector_bytes_);
-      versions.erase(versions.begin(), newer);
+  for (const Unflushed& write : unflushed_) {
+    if (write.sequence > sequence) break;
+    for (uint64_t sector = write.sector; sector < write.sector + write.count; ++sector) {
+      if (counts(write, sector)) make_durable(write, sector);
     }
-    it = versions.empty() ? unflushed_.erase(it) : std::next(it);
   }
+  drop_settled();
+}
+
+/// Forgets the oldest writes of which nothing is left to be lost.
+void MemoryDisk::drop_settled() {
+  std::size_t gone = 0;
+  const auto is_settled = [this](const Unflushed& write) {
+    for (uint64_t i = 0; i < write.count; ++i) {
+      if (counts(write, write.sector + i)) return false;
+    }
+    return true;
+  };
+  while (gone < unflushed_.size() && is_settled(unflushed_[gone])) ++gone;
+  if (gone == 0) return;
+  const std::size_t bytes = gone == unflushed_.size() ? log_.size() : unflushed_[gone].at;
+  unflushed_.erase(unflushed_.begin(), unflushed_.begin() + static_cast<std::ptrdiff_t>(gone));
+  log_.erase(log_.begin(), log_.begin() + static_cast<std::ptrdiff_t>(bytes));
+  for (Unflushed& write : unflushed_) write.at -= bytes;
 }
 
 /// As after a failed fsync in Linux: the pages count as clean, so no later flush writes them.
 void MemoryDisk::forget_some(uint64_t sequence, Random& random) {
-  for (auto it = unflushed_.begin(); it != unflushed_.end();) {
-    std::vector<Version>& versions = it->second;
-    if (random.chance(1, 2)) {
-      std::erase_if(versions, [sequence](const Version& v) { return v.sequence <= sequence; });
+  std::vector<bool> forgotten(settled_.size());
+  for (std::size_t i = 0; i < forgotten.size(); ++i) forgotten[i] = random.chance(1, 2);
+  for (const Unflushed& write : unflushed_) {
+    if (write.sequence > sequence) break;
+    for (uint64_t sector = write.sector; sector < write.sector + write.count; ++sector) {
+      if (forgotten[sector]) settled_[sector] = std::max(settled_[sector], write.sequence);
     }
-    it = versions.empty() ? unflushed_.erase(it) : std::next(it);
   }
+  drop_settled();
 }
 
 void MemoryDisk::power_cut(uint64_t seed) {
@@ -94,21 +130,29 @@ void MemoryDisk::power_cut(uint64_t seed) {
   enum Manner : uint64_t { kLoseAll, kKeepAll, kKeepUpTo, kTear, kManners };
   const uint64_t manner = random.below(kManners);
   const uint64_t last_kept = random.below(sequence_ + 1);
-  for (const auto& [sector, versions] : unflushed_) {
-    // Which of the versions is found: 0 is the durable one.
-    uint64_t found = 0;
-    if (manner == kKeepAll) {
-      found = versions.size();
-    } else if (manner == kTear) {
-      found = random.below(versions.size() + 1);
-    } else if (manner == kKeepUpTo) {
-      while (found < versions.size() && versions[found].sequence <= last_kept) ++found;
+  // How many versions of a torn sector are kept; 0 leaves the durable one.
+  std::vector<uint32_t> versions(manner == kTear ? settled_.size() : 0);
+  if (manner == kTear) {
+    for (const Unflushed& write : unflushed_) {
+      for (uint64_t i = 0; i < write.count; ++i) {
+        if (counts(write, write.sector + i)) ++versions[write.sector + i];
+      }
     }
-    if (found == 0) continue;
-    std::memcpy(durable_.data() + sector * sector_bytes_, versions[found - 1].bytes.data(),
-                sector_bytes_);
+    for (uint32_t& count : versions) {
+      if (count > 0) count = static_cast<uint32_t>(random.below(count + 1));
+    }
+  }
+  for (const Unflushed& write : unflushed_) {
+    if (manner == kLoseAll || (manner == kKeepUpTo && write.sequence > last_kept)) break;
+    for (uint64_t sector = write.sector; sector < write.sector + write.count; ++sector) {
+      if (!counts(write, sector)) continue;
+      if (manner == kTear && versions[sector] == 0) continue;
+      if (manner == kTear) --versions[sector];
+      make_durable(write, sector);
+    }
   }
   unflushed_.clear();
+  log_.clear();
   current_ = durable_;
 }
 
@@ -227,6 +271,10 @@ void FaultComponent::release() {
 
 void FaultComponent::finish(Operation& operation) {
   const int result = carry_out(operation);
+  if (trace_ != nullptr) {
+    trace_->note(operation.kind | (operation.durable ? 16u : 0u), operation.offset,
+                 operation.length << 16 | static_cast<uint16_t>(result), loop_.now_us());
+  }
   Completion* user = operation.user;
   const auto it =
       std::find_if(outstanding_.begin(), outstanding_.end(),
@@ -244,10 +292,13 @@ int FaultComponent::carry_out(Operation& operation) {
     HAST_ASSERT(std::equal(operation.from.begin(), operation.from.end(), operation.copy.begin()));
   }
   if (!powered_) return -EIO;
-  const int error = take_fault(operation);
-  if (error != 0) {
-    fail(operation);
-    return error;
+  int error = 0;
+  if (take_fault(operation, error)) {
+    if (error != 0) {
+      fail(operation);
+      return error;
+    }
+    lead_astray(operation);
   }
   switch (operation.kind) {
     case kRead:
@@ -271,18 +322,27 @@ int FaultComponent::carry_out(Operation& operation) {
   }
 }
 
-int FaultComponent::take_fault(const Operation& operation) {
+bool FaultComponent::take_fault(const Operation& operation, int& error) {
   for (auto fault = faults_.begin(); fault != faults_.end(); ++fault) {
     if ((fault->kinds & operation.kind) == 0) continue;
     if (operation.kind != kFlush &&
         !overlap(fault->offset, fault->length, operation.offset, operation.length)) {
       continue;
     }
-    const int error = fault->error;
+    error = fault->error;
     if (fault->times != UINT64_MAX && --fault->times == 0) faults_.erase(fault);
-    return error;
+    return true;
   }
-  return 0;
+  return false;
+}
+
+void FaultComponent::lead_astray(Operation& operation) {
+  if (operation.kind != kRead && operation.kind != kWrite) return;
+  const uint64_t places = (facts_.size_bytes - operation.length) / facts_.sector_bytes + 1;
+  const uint64_t offset = random_.below(places) * facts_.sector_bytes;
+  if (offset == operation.offset) return;
+  operation.offset = offset;
+  ++astray_;
 }
 
 /// What a failed operation leaves behind.

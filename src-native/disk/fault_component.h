@@ -2,11 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <vector>
 
 #include "base/random.h"
+#include "base/trace.h"
 #include "disk/component.h"
 
 namespace hast {
@@ -25,7 +25,9 @@ class MemoryDisk {
   ConstBytes current() const { return current_; }
   /// What is certain to survive a power cut. A cut may leave any unflushed sector newer than this.
   ConstBytes durable() const { return durable_; }
-  std::size_t unflushed_sectors() const { return unflushed_.size(); }
+  std::size_t unflushed_sectors() const;
+  /// As it was when new: zeroes. For schedules that use one disk after the other.
+  void reset();
 
   /// The power fails: each unflushed sector keeps its durable content or becomes one of its
   /// unflushed versions, by `seed`; some seeds lose or keep everything. What is left is durable.
@@ -36,9 +38,12 @@ class MemoryDisk {
 
  private:
   friend class FaultComponent;
-  struct Version {
+  /// One write that no flush has covered yet; its bytes are in `log_`.
+  struct Unflushed {
     uint64_t sequence;
-    std::vector<std::byte> bytes;
+    uint64_t sector;
+    uint64_t count;
+    std::size_t at;
   };
 
   void write_cached(uint64_t offset, ConstBytes from);
@@ -46,13 +51,19 @@ class MemoryDisk {
   void write_some(uint64_t offset, ConstBytes from, Random& random);
   void flush(uint64_t sequence);
   void forget_some(uint64_t sequence, Random& random);
-  void add_version(uint64_t offset, ConstBytes from);
+  bool counts(const Unflushed& write, uint64_t sector) const {
+    return write.sequence > settled_[sector];
+  }
+  void make_durable(const Unflushed& write, uint64_t sector);
+  void drop_settled();
 
-  const uint32_t sector_bytes_;
+  uint32_t sector_bytes_;
   std::vector<std::byte> current_;
   std::vector<std::byte> durable_;
-  std::map<uint64_t, std::vector<Version>> unflushed_;  // by sector, oldest version first
-  uint64_t sequence_ = 0;                               // of the last version
+  std::vector<uint64_t> settled_;     // by sector: versions up to this one are durable, or gone
+  std::vector<Unflushed> unflushed_;  // oldest first
+  std::vector<std::byte> log_;
+  uint64_t sequence_ = 0;  // of the last version
 };
 
 /// A disk with a volatile write cache, delays and faults, for tests and the simulator; any loop.
@@ -72,10 +83,11 @@ class FaultComponent final : public Component {
 
   /// Operations of these kinds that touch the range fail; flushes have no range. After a failed
   /// flush some of what it should have kept can never become durable any more, as in Linux; a
-  /// failed write may have reached any of its sectors.
+  /// failed write may have reached any of its sectors. A read or write that goes astray is done at
+  /// another place of the disk, and reported as good.
   struct Fault {
     uint32_t kinds = 0;
-    int error = 0;                ///< -errno
+    int error = 0;                ///< -errno; 0: the operation goes astray
     uint64_t times = UINT64_MAX;  ///< how many operations; then it is gone
     uint64_t offset = 0;
     uint64_t length = UINT64_MAX;
@@ -94,6 +106,10 @@ class FaultComponent final : public Component {
   void set_delay(uint64_t min_us, uint64_t max_us);
   void add_fault(const Fault& fault) { faults_.push_back(fault); }
   void clear_faults() { faults_.clear(); }
+  /// Every operation that ends is noted there.
+  void set_trace(Trace* trace) { trace_ = trace; }
+  /// Operations that went astray.
+  uint64_t astray() const { return astray_; }
   void set_can_discard(bool can) { facts_.can_discard = can; }
   /// Operations of these kinds that touch the range, submitted from now on, hang until `release`.
   void hold(uint32_t kinds = kAllKinds, uint64_t offset = 0, uint64_t length = UINT64_MAX) {
@@ -131,7 +147,8 @@ class FaultComponent final : public Component {
   void begin(Operation& operation);
   void finish(Operation& operation);
   int carry_out(Operation& operation);
-  int take_fault(const Operation& operation);
+  bool take_fault(const Operation& operation, int& error);
+  void lead_astray(Operation& operation);
   void fail(Operation& operation);
   void assert_no_overlap(const Operation& operation) const;
 
@@ -146,6 +163,8 @@ class FaultComponent final : public Component {
     uint64_t length = 0;
   } held_;
   bool powered_ = true;
+  Trace* trace_ = nullptr;
+  uint64_t astray_ = 0;
   std::vector<Fault> faults_;
   uint64_t submitted_[kKinds] = {};
   std::vector<std::unique_ptr<Operation>> outstanding_;

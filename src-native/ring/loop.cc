@@ -79,12 +79,16 @@ uint64_t Loop::next_due_us() const {
   return first_timer_ == nullptr ? UINT64_MAX : first_timer_->due_us;
 }
 
+bool Loop::run_one() {
+  Completion* c = ready_.pop();
+  if (c == nullptr) return false;
+  c->run(*c);
+  return true;
+}
+
 uint64_t Loop::run_ready() {
   uint64_t ran = 0;
-  while (Completion* c = ready_.pop()) {
-    c->run(*c);
-    ++ran;
-  }
+  while (run_one()) ++ran;
   return ran;
 }
 

@@ -45,6 +45,8 @@ class Loop {
   /// Forgets an armed timer: it does not run. For owners that end while they wait.
   void drop(Timer& timer);
 
+  /// Runs the first of what is ready. False: nothing is.
+  bool run_one();
   /// Runs what is ready until nothing is. Returns how many completions ran.
   uint64_t run_ready();
   /// Moves due timers to the ready queue.

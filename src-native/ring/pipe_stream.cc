@@ -53,6 +53,10 @@ Task<int> PipeNetwork::connect(std::string address, uint32_t link, uint64_t time
     co_return -ETIMEDOUT;
   }
   auto sides = make_pair(link);
+  if (options.stillborn > 0) {
+    --options.stillborn;
+    sides.first->dead_ = sides.second->dead_ = true;
+  }
   found->second->offer(std::move(sides.second));
   connected = std::move(sides.first);
   co_return 0;
@@ -67,6 +71,14 @@ void PipeNetwork::cut(uint32_t link) {
 void PipeNetwork::cut_direction(uint32_t link, int side) {
   for (const auto& [id, stream] : streams_) {
     if (stream->link_ == link && stream->side_ == side) stream->end_sending();
+  }
+}
+
+void PipeNetwork::vanish(uint32_t link, int side) {
+  for (const auto& [id, stream] : streams_) {
+    if (stream->link_ != link) continue;
+    stream->dead_ = true;
+    if (stream->side_ == side) stream->break_off(-ECONNRESET);
   }
 }
 
@@ -107,6 +119,9 @@ void PipeNetwork::deliver() {
   const uint64_t now_us = loop_.now_us();
   while (!arrivals_.empty() && arrivals_.begin()->first <= now_us) {
     Arrival arrival = std::move(arrivals_.extract(arrivals_.begin()).mapped());
+    if (trace != nullptr) {
+      trace->note(arrival.to, arrival.bytes.size(), static_cast<uint64_t>(-arrival.reset), now_us);
+    }
     PipeStream* receiver = find(arrival.to);
     if (receiver != nullptr && !receiver->is_shut_down_) {
       receiver->arrived(arrival);
@@ -120,7 +135,8 @@ void PipeNetwork::deliver() {
 /// Bytes came for a stream that is no more: the sender shall hear of it.
 void PipeNetwork::answer_reset(const Arrival& arrival) {
   const PipeStream* sender = find(arrival.from);
-  if (sender == nullptr || is_silent(sender->link_, 1 - sender->side_)) return;
+  if (sender == nullptr || sender->dead_) return;
+  if (is_silent(sender->link_, 1 - sender->side_)) return;
   schedule(loop_.now_us() + random_delay(), {arrival.to, arrival.from, {}, -ECONNRESET});
 }
 
@@ -165,12 +181,17 @@ void PipeStream::shut_down() {
 /// by a reset when we leave bytes unread.
 void PipeStream::end_connection() {
   if (std::exchange(is_shut_down_, true)) return;
-  if (!inbox_.empty()) {
+  if (unread() > 0) {
     transmit({}, -ECONNRESET);
   } else {
     end_sending();
   }
+  clear_inbox();
+}
+
+void PipeStream::clear_inbox() {
   inbox_.clear();
+  inbox_begin_ = 0;
 }
 
 void PipeStream::end_sending() {
@@ -182,13 +203,13 @@ void PipeStream::end_sending() {
 void PipeStream::break_off(int error) {
   if (error_ != 0) return;
   error_ = error;
-  inbox_.clear();
+  clear_inbox();
   try_recv();
   try_send();
 }
 
 void PipeStream::transmit(std::vector<std::byte> bytes, int reset) {
-  if (network_.is_silent(link_, side_)) return;
+  if (dead_ || network_.is_silent(link_, side_)) return;
   last_due_us_ = std::max(last_due_us_, network_.loop_.now_us() + network_.random_delay());
   network_.schedule(last_due_us_, {id_, peer_id_, std::move(bytes), reset});
 }
@@ -206,14 +227,14 @@ void PipeStream::arrived(PipeNetwork::Arrival& arrival) {
 
 void PipeStream::try_recv() {
   if (recv_done_ == nullptr) return;
-  const bool ended = is_shut_down_ || (inbox_ended_ && inbox_.empty());
-  if (inbox_.empty() && !ended && error_ == 0) return;
+  const bool ended = is_shut_down_ || (inbox_ended_ && unread() == 0);
+  if (unread() == 0 && !ended && error_ == 0) return;
   int result = is_shut_down_ ? 0 : error_;
-  if (!inbox_.empty()) {
-    const std::size_t count = network_.piece(std::min(recv_into_.size(), inbox_.size()));
-    const auto end = inbox_.begin() + static_cast<std::ptrdiff_t>(count);
-    std::copy(inbox_.begin(), end, recv_into_.begin());
-    inbox_.erase(inbox_.begin(), end);
+  if (unread() > 0) {
+    const std::size_t count = network_.piece(std::min(recv_into_.size(), unread()));
+    std::memcpy(recv_into_.data(), inbox_.data() + inbox_begin_, count);
+    inbox_begin_ += count;
+    if (unread() == 0) clear_inbox();
     result = static_cast<int>(count);
     if (PipeStream* peer = network_.find(peer_id_)) {
       peer->unread_bytes_ -= count;

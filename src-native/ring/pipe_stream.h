@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/random.h"
+#include "base/trace.h"
 #include "ring/loop.h"
 #include "ring/stream.h"
 
@@ -24,7 +25,8 @@ struct PipeOptions {
   uint32_t capacity_bytes = 65536;  ///< sent and not yet received, per direction
   uint64_t delay_min_us = 0;
   uint64_t delay_max_us = 0;
-  bool partial = false;  ///< sends and receives take random shorter pieces
+  bool partial = false;    ///< sends and receives take random shorter pieces
+  uint32_t stillborn = 0;  ///< so many of the next connections are accepted, and then dead
 };
 
 /// An in-memory network for tests and the simulator, on any loop.
@@ -40,6 +42,7 @@ class PipeNetwork {
   PipeNetwork& operator=(const PipeNetwork&) = delete;
 
   PipeOptions options;
+  Trace* trace = nullptr;  ///< everything that arrives is noted there
 
   /// Side 0 and side 1 of a new connection.
   std::pair<std::unique_ptr<PipeStream>, std::unique_ptr<PipeStream>> make_pair(uint32_t link = 0);
@@ -59,6 +62,9 @@ class PipeNetwork {
   /// What `side` sends from now on vanishes (also ends of streams and new connections), until it
   /// is set to false; what vanished is not repeated, so such a link is only good for a `cut`.
   void silence(uint32_t link, int side, bool silent);
+
+  /// The machine of `side` is gone: its streams end, and the other side hears nothing, ever.
+  void vanish(uint32_t link, int side);
 
   std::size_t streams_alive() const { return streams_.size(); }
 
@@ -127,11 +133,16 @@ class PipeStream final : public Stream {
   const uint64_t id_;
   uint64_t peer_id_ = 0;
 
-  std::deque<std::byte> inbox_;
+  std::size_t unread() const { return inbox_.size() - inbox_begin_; }
+  void clear_inbox();
+
+  std::vector<std::byte> inbox_;
+  std::size_t inbox_begin_ = 0;  // what is before was received
   bool inbox_ended_ = false;
   int error_ = 0;  // the connection is gone: what every later operation gives
   bool sending_ended_ = false;
   bool is_shut_down_ = false;
+  bool dead_ = false;          // nothing that is sent arrives, and nobody is told
   uint64_t unread_bytes_ = 0;  // sent by us and not yet received by the peer
   uint64_t last_due_us_ = 0;   // arrivals keep their order
 

@@ -22,6 +22,16 @@ bool SimLoop::step() {
   return true;
 }
 
+void SimLoop::run_events(uint64_t count) {
+  for (; count > 0; --count) {
+    expire_timers();
+    if (run_one()) continue;
+    const uint64_t due_us = next_due_us();
+    if (due_us == UINT64_MAX) return;
+    now_us_ = std::max(now_us_, due_us);
+  }
+}
+
 bool SimLoop::run_until_idle(uint64_t turns_max) {
   run_now();
   for (uint64_t turn = 0; turn < turns_max; ++turn) {

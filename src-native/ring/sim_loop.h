@@ -17,6 +17,8 @@ class SimLoop final : public Loop {
   void run_now();
   /// Jumps to the next timer and runs. False, and nothing happens, without a timer.
   bool step();
+  /// Runs so many events, one by one; what is ready then stays so, for a crash in between.
+  void run_events(uint64_t count);
   /// Runs until there is nothing ready and no timer. `turns_max` bounds endless programs; false
   /// when it was reached.
   bool run_until_idle(uint64_t turns_max = 1u << 24);

@@ -16,17 +16,19 @@ namespace hast::test {
 namespace {
 
 constexpr const char* kResource = "data";
-constexpr uint32_t kLink = 1;
+/// A link for each node that dials; whoever dialled is side 0 of it.
+constexpr uint32_t kLinks = 2;
+uint32_t dialled_by(int node) { return static_cast<uint32_t>(node); }
 
 class PipeDialer final : public Dialer {
  public:
-  PipeDialer(Pair& pair, std::string address, int side)
-      : pair_(pair), address_(std::move(address)), side_(side) {}
+  PipeDialer(Pair& pair, std::string address, int node)
+      : pair_(pair), address_(std::move(address)), node_(node) {}
   bool has_peer() const override { return true; }
   Task<int> dial(std::unique_ptr<Stream>& out, uint32_t timeout_ms) override {
     if (pair_.link_down() || dead) co_return -ECONNREFUSED;
-    const int rc =
-        co_await pair_.network.connect(address_, kLink, uint64_t{timeout_ms} * 1000, out);
+    const int rc = co_await pair_.network.connect(address_, dialled_by(node_),
+                                                  uint64_t{timeout_ms} * 1000, out);
     if (!dead && !pair_.link_down()) co_return rc;
     out.reset();  // the process or the link went meanwhile
     co_return -ECONNREFUSED;
@@ -36,7 +38,7 @@ class PipeDialer final : public Dialer {
  private:
   Pair& pair_;
   std::string address_;
-  int side_;
+  int node_;
 };
 
 Task<int> read_area(PacketReader& reader, ConstBytes& area) {
@@ -59,6 +61,46 @@ LazySlab::LazySlab(std::size_t bytes) : bytes_(bytes) {
 }
 
 LazySlab::~LazySlab() { munmap(data_, bytes_); }
+
+namespace {
+template <typename T>
+std::vector<std::unique_ptr<T>>& pool_of() {
+  thread_local std::vector<std::unique_ptr<T>> pool;
+  return pool;
+}
+
+template <typename T>
+std::unique_ptr<T, Pooled<T>> take(bool (*fits)(const T&, std::size_t), std::size_t bytes) {
+  std::vector<std::unique_ptr<T>>& pool = pool_of<T>();
+  for (std::unique_ptr<T>& item : pool) {
+    if (!fits(*item, bytes)) continue;
+    std::swap(item, pool.back());
+    T* const found = pool.back().release();
+    pool.pop_back();
+    return std::unique_ptr<T, Pooled<T>>(found);
+  }
+  return std::unique_ptr<T, Pooled<T>>(new T(bytes));
+}
+
+SlabPointer take_slab(std::size_t bytes) {
+  return take<LazySlab>([](const LazySlab& s, std::size_t size) { return s.bytes() == size; },
+                        bytes);
+}
+
+DiskPointer take_disk(std::size_t bytes) {
+  DiskPointer disk = take<MemoryDisk>(
+      [](const MemoryDisk& d, std::size_t size) { return d.size_bytes() == size; }, bytes);
+  disk->reset();
+  return disk;
+}
+}  // namespace
+
+template <typename T>
+void Pooled<T>::operator()(T* item) const {
+  pool_of<T>().emplace_back(item);
+}
+template struct Pooled<LazySlab>;
+template struct Pooled<MemoryDisk>;
 
 std::vector<std::byte> pattern(uint64_t seed, std::size_t size) {
   std::vector<std::byte> bytes(size);
@@ -84,15 +126,25 @@ void TestHost::log(LogLevel level, std::string_view text) {
 // -----------------------------------------------------------------------------------------
 
 Node::Node(Pair& pair, int index)
-    : pair_(pair), index_(index), address_(index == 0 ? "a" : "b"), disk_(pair.options.disk_bytes) {
+    : pair_(pair),
+      index_(index),
+      address_(index == 0 ? "a" : "b"),
+      disk_(take_disk(pair.options.disk_bytes)) {
   listener_ = pair_.network.listen(address_);
   create();
   pair_.scope.spawn(accept_peers());
 }
 
+void Node::replace_disk() {
+  HAST_ASSERT(role_ == NodeRole::kInit);
+  HAST_ASSERT(life_ == nullptr);
+  disk_->reset();
+  create();
+}
+
 void Node::create() {
   LayoutRequest request;
-  request.provider_bytes = disk_.size_bytes();
+  request.provider_bytes = disk_->size_bytes();
   request.extent_bytes = pair_.options.extent_bytes;
   request.keepdirty = pair_.options.keepdirty;
   if (pair_.options.layout_hast) request.kind = LayoutKind::kHast;
@@ -100,31 +152,31 @@ void Node::create() {
   HAST_ASSERT(layout.has_value());
   const MetadataBlock block = MetadataBlock::create(initial_metadata(kResource, *layout));
   std::vector<std::byte> zero(layout->map_bytes);
-  disk_.set(0, block.bytes());
-  disk_.set(kMetadataBytes, zero);
+  disk_->set(0, block.bytes());
+  disk_->set(kMetadataBytes, zero);
 }
 
 Metadata Node::metadata() const {
-  const Result<MetadataBlock> block = MetadataBlock::decode(disk_.current().first(kMetadataBytes));
+  const Result<MetadataBlock> block = MetadataBlock::decode(disk_->current().first(kMetadataBytes));
   HAST_ASSERT(block.has_value());
   return block->metadata();
 }
 
 Extra Node::extra() const {
-  const Result<MetadataBlock> block = MetadataBlock::decode(disk_.current().first(kMetadataBytes));
+  const Result<MetadataBlock> block = MetadataBlock::decode(disk_->current().first(kMetadataBytes));
   HAST_ASSERT(block.has_value());
   return block->extra();
 }
 
 ConstBytes Node::data() const {
   const Metadata m = metadata();
-  return disk_.current().subspan(m.offset, m.datasize);
+  return disk_->current().subspan(m.offset, m.datasize);
 }
 
 std::vector<std::byte> Node::map() const {
   const Metadata m = metadata();
-  const uint64_t bytes = map_bytes_for(m.datasize, m.extentsize, disk_.sector_bytes());
-  const ConstBytes at = disk_.current().subspan(kMetadataBytes, bytes);
+  const uint64_t bytes = map_bytes_for(m.datasize, m.extentsize, disk_->sector_bytes());
+  const ConstBytes at = disk_->current().subspan(kMetadataBytes, bytes);
   return {at.begin(), at.end()};
 }
 
@@ -137,8 +189,9 @@ bool Node::logged(std::string_view part) const {
 void Node::begin_life() {
   life_ = std::make_unique<Life>();
   Life& life = *life_;
-  life.disk = std::make_unique<FaultComponent>(pair_.loop, disk_, pair_.random.next());
-  life.dialer = std::make_unique<PipeDialer>(pair_, index_ == 0 ? "b" : "a", 0);
+  life.disk = std::make_unique<FaultComponent>(pair_.loop, *disk_, pair_.random.next());
+  life.disk->set_trace(&pair_.trace);
+  life.dialer = std::make_unique<PipeDialer>(pair_, index_ == 0 ? "b" : "a", index_);
   life.host.node = this;
   life.host.random_source = Random(pair_.random.next());
 }
@@ -152,13 +205,14 @@ void Node::become_primary(bool force) {
   role_ = NodeRole::kPrimary;
   begin_life();
   Life& life = *life_;
-  life.slab = std::make_unique<LazySlab>(std::size_t{kRequestsMax} * kRequestBytesMax);
+  life.slab = take_slab(std::size_t{kRequestsMax} * kRequestBytesMax);
   PrimaryConfig config;
   config.resource = kResource;
   config.force = force;
   config.bootid = bootid_;
   config.settings.replication = pair_.options.replication;
   config.settings.checksum = pair_.options.checksum;
+  config.settings.compression = pair_.options.compression;
   config.settings.timeout_ms = pair_.options.timeout_ms;
   life.primary = std::make_unique<Primary>(*life.disk, *life.dialer, life.host, config,
                                            life.slab->data(), kRequestBytesMax);
@@ -211,11 +265,16 @@ void Node::become_init() {
   end_life();
 }
 
-void Node::kill_life(bool lose_power, uint64_t seed) {
+void Node::kill_life(bool lose_power, uint64_t seed, bool silently) {
   role_ = NodeRole::kInit;
+  if (silently) {
+    pair_.network.vanish(dialled_by(index_), 0);
+    pair_.network.vanish(dialled_by(1 - index_), 1);
+  } else {
+    for (uint32_t link = 0; link < kLinks; ++link) pair_.network.cut(link);
+  }
   half_open_.reset();
   token_valid_ = false;
-  pair_.network.cut(kLink);
   for (const std::unique_ptr<Pair::Operation>& operation : pair_.operations_) {
     if (operation->life == life_.get() && !operation->done) operation->orphaned = true;
   }
@@ -231,13 +290,13 @@ void Node::kill_life(bool lose_power, uint64_t seed) {
     if (life.secondary != nullptr && !life.ended) life.secondary->stop();
     end_life();
   } else if (lose_power) {
-    disk_.power_cut(seed);
+    disk_->power_cut(seed);
   }
 }
 
-void Node::crash() { kill_life(false, pair_.random.next()); }
-void Node::power_cut(uint64_t seed) {
-  kill_life(true, seed);
+void Node::crash() { kill_life(false, pair_.random.next(), false); }
+void Node::power_cut(uint64_t seed, bool silently) {
+  kill_life(true, seed, silently);
   ++bootid_;
 }
 
@@ -295,11 +354,11 @@ Task<void> Node::handshake(std::unique_ptr<Stream> stream) {
     reply.token = token_;
     std::byte out[512];
     iovec part{out, encode_first_reply(Bytes(out), reply.version, reply)};
-    half_open_ = std::move(stream);
-    Stream* const answering = half_open_.get();
-    std::unique_ptr<Stream> keep;
-    const int sent = co_await send_all(*answering, std::span<iovec>(&part, 1));
-    if (sent != 0 && half_open_.get() == answering) half_open_.reset();
+    const std::shared_ptr<HalfOpen> kept = std::make_shared<HalfOpen>();
+    kept->stream = std::move(stream);
+    half_open_ = kept;
+    const int sent = co_await send_all(*kept->stream, std::span<iovec>(&part, 1));
+    if (sent != 0 && half_open_ == kept) half_open_.reset();
   }
 }
 
@@ -309,7 +368,8 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
     co_return;
   }
   token_valid_ = false;
-  std::unique_ptr<Stream> first = std::move(half_open_);
+  std::unique_ptr<Stream> first = std::move(half_open_->stream);
+  half_open_.reset();
   SecondaryConfig config;
   config.resource = kResource;
   const uint32_t bits = half_extended_ ? message.extension.ext : 0;
@@ -328,6 +388,7 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   config.epoch = message.extension.epoch;
   config.timeout_ms = pair_.options.timeout_ms;
   config.checksum = pair_.options.checksum;
+  config.compression = pair_.options.compression;
   // Rule 17: the old worker stops reading, drains, flushes and ends before the new one begins.
   while (life_ != nullptr && life_->secondary != nullptr && !life_->ended) {
     life_->secondary->stop();
@@ -339,7 +400,7 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   end_life();
   begin_life();
   Life& life = *life_;
-  life.slab = std::make_unique<LazySlab>(std::size_t{kRequestsMax} * kPeerRequestBytesMax);
+  life.slab = take_slab(std::size_t{kRequestsMax} * kPeerRequestBytesMax);
   life.secondary =
       std::make_unique<Secondary>(*life.disk, life.host, config, std::move(first),
                                   std::move(stream), life.slab->data(), kPeerRequestBytesMax);
@@ -355,6 +416,7 @@ Task<void> Node::run_secondary(Life& life) {
 // -----------------------------------------------------------------------------------------
 
 Pair::Pair(PairOptions o) : options(o), network(loop, o.seed), random(o.seed * 7919 + 1) {
+  network.trace = &trace;
   nodes_[0] = std::make_unique<Node>(*this, 0);
   nodes_[1] = std::make_unique<Node>(*this, 1);
 }
@@ -363,7 +425,7 @@ Pair::~Pair() {
   mend();
   for (const std::unique_ptr<Node>& node : nodes_) node->become_init();
   for (const std::unique_ptr<Node>& node : nodes_) node->listener_->close();
-  network.cut(kLink);
+  cut();
   // Everything must come to its end: no coroutine may be left over.
   loop.advance(120'000'000);
   for (const std::unique_ptr<Node>& node : nodes_) {
@@ -374,22 +436,35 @@ Pair::~Pair() {
 
 void Pair::cut(bool refuse) {
   link_down_ = refuse;
-  network.cut(kLink);
+  for (uint32_t link = 0; link < kLinks; ++link) network.cut(link);
+}
+
+void Pair::cut_one_way(int node) {
+  network.cut_direction(dialled_by(node), 0);
+  network.cut_direction(dialled_by(1 - node), 1);
 }
 
 void Pair::silence() {
+  silence_one_way(0);
+  silence_one_way(1);
+}
+
+void Pair::silence_one_way(int node) {
   silent_ = true;
-  network.silence(kLink, 0, true);
-  network.silence(kLink, 1, true);
+  network.silence(dialled_by(node), 0, true);
+  network.silence(dialled_by(1 - node), 1, true);
 }
 
 void Pair::mend() {
   link_down_ = false;
+  network.options.stillborn = 0;
   if (!silent_) return;
   silent_ = false;
-  network.silence(kLink, 0, false);
-  network.silence(kLink, 1, false);
-  network.cut(kLink);  // what was lost on the way is not sent again
+  for (uint32_t link = 0; link < kLinks; ++link) {
+    network.silence(link, 0, false);
+    network.silence(link, 1, false);
+    network.cut(link);  // what was lost on the way is not sent again
+  }
 }
 
 void Pair::reap() {

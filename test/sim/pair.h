@@ -26,6 +26,7 @@ struct PairOptions {
   uint32_t keepdirty = 4;
   Replication replication = Replication::kFullsync;
   Checksum checksum = Checksum::kNone;
+  Compression compression = Compression::kHole;
   uint32_t timeout_ms = 20000;
   bool original_peer = false;  ///< nobody announces extensions: plain version 2
   bool layout_hast = false;    ///< data area right behind the map, as the original lays it out
@@ -47,6 +48,12 @@ struct TestHost : EngineHost {
   uint64_t random() override { return random_source.next(); }
 };
 
+/// Memory that one life or schedule leaves to the next: what was touched once stays in place.
+template <typename T>
+struct Pooled {
+  void operator()(T* item) const;
+};
+
 /// Buffers for an engine's slots: address space, of which only what is touched becomes memory.
 class LazySlab {
  public:
@@ -55,11 +62,15 @@ class LazySlab {
   LazySlab(const LazySlab&) = delete;
   LazySlab& operator=(const LazySlab&) = delete;
   std::byte* data() { return data_; }
+  std::size_t bytes() const { return bytes_; }
 
  private:
   std::byte* data_;
   std::size_t bytes_;
 };
+
+using SlabPointer = std::unique_ptr<LazySlab, Pooled<LazySlab>>;
+using DiskPointer = std::unique_ptr<MemoryDisk, Pooled<MemoryDisk>>;
 
 enum class NodeRole : uint8_t { kInit, kSecondary, kPrimary };
 
@@ -70,7 +81,7 @@ struct Life {
   std::unique_ptr<Primary> primary;
   std::unique_ptr<Secondary> secondary;
   std::unique_ptr<Dialer> dialer;
-  std::unique_ptr<LazySlab> slab;
+  SlabPointer slab;
   Scope scope;
   TestHost host;
   StartFailure failure;
@@ -87,7 +98,10 @@ class Node {
   Node(Pair& pair, int index);
 
   void create();
-  MemoryDisk& disk() { return disk_; }
+  /// A new disk in the place of the old one, and `create` on it. The node is in role init.
+  void replace_disk();
+  MemoryDisk& disk() { return *disk_; }
+  const MemoryDisk& disk() const { return *disk_; }
   /// Role changes as the supervisor makes them; they take effect as the loop runs.
   void become_primary(bool force = false);
   void become_secondary();
@@ -99,8 +113,9 @@ class Node {
   bool serving() const { return life_ != nullptr && life_->serving; }
   /// The process dies; what the disk has in its cache stays. Role becomes init.
   void crash();
-  /// The node loses power: unflushed writes are lost, kept or torn by seed.
-  void power_cut(uint64_t seed);
+  /// The node loses power: unflushed writes are lost, kept or torn by seed. `silently`: its peer is
+  /// not told by a reset, as when the whole machine is gone.
+  void power_cut(uint64_t seed, bool silently = false);
   /// User data as a read of the disk gives it now.
   ConstBytes data() const;
   Metadata metadata() const;
@@ -122,17 +137,21 @@ class Node {
   Task<void> first_message(std::unique_ptr<Stream> stream, FirstRequest message, uint8_t ext);
   Task<void> second_message(std::unique_ptr<Stream> stream, SecondRequest message);
   Task<void> refuse(std::unique_ptr<Stream> stream, std::string text, bool wait);
-  void kill_life(bool lose_power, uint64_t seed);
+  void kill_life(bool lose_power, uint64_t seed, bool silently);
 
   Pair& pair_;
   int index_;
   std::string address_;
-  MemoryDisk disk_;
+  DiskPointer disk_;
   NodeRole role_ = NodeRole::kInit;
   std::unique_ptr<Life> life_;
   std::vector<std::unique_ptr<Life>> dead_;
   std::unique_ptr<PipeListener> listener_;
-  std::unique_ptr<Stream> half_open_;
+  /// Connection 1 that waits for its second message; shared with who still answers on it.
+  struct HalfOpen {
+    std::unique_ptr<Stream> stream;
+  };
+  std::shared_ptr<HalfOpen> half_open_;
   Token token_{};
   bool token_valid_ = false;
   bool half_extended_ = false;
@@ -154,14 +173,20 @@ class Pair {
   PairOptions options;
   PipeNetwork network;
   Random random;
+  Trace trace;
   Scope scope;
 
   /// Cuts every connection between the nodes; `refuse` also makes new ones fail until `mend`.
   void cut(bool refuse = false);
+  /// Ends what this node sends; what the other one sends still arrives.
+  void cut_one_way(int node);
   /// Nothing arrives any more and nobody is told: the cable is out, until `mend`.
   void silence();
+  /// The same for what this node sends.
+  void silence_one_way(int node);
   void mend();
   bool link_down() const { return link_down_; }
+  bool silent() const { return silent_; }
 
   /// Lets time pass until both are connected, nothing is dirty and all is idle. False at the
   /// deadline.

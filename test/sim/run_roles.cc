@@ -1,0 +1,187 @@
+// Who lives, and who serves.
+
+#include "sim/checkers.h"
+#include "sim/run.h"
+
+namespace hast::test {
+
+namespace {
+constexpr uint64_t kSecond = 1000000;
+}  // namespace
+
+/// Takes the role; false when it was refused.
+bool Run::promote(int index, bool may_refuse, bool by_force) {
+  Node& chosen = node(index);
+  // Beside an original nobody says when a pass has ended, until the next handshake: the operator
+  // has to know.
+  const bool force =
+      by_force || (pair_.options.original_peer && !may_refuse && chosen.extra().sync_target);
+  note("promote node %d%s", index, force ? " by force" : "");
+  is_.sick[index] = false;
+  chosen.become_primary(force);
+  is_.up[index] = true;
+  is_.primary = index;
+  Life* const life = chosen.life();
+  pair_.loop.run_until([life] { return life->started; }, 200 * kSecond);
+  if (!life->started) {
+    problem("a start as primary never ends");
+    return false;
+  }
+  if (life->serving) return true;
+  note("refused: %s", life->failure.text);
+  pair_.loop.run_until([life] { return life->ended; }, 200 * kSecond);
+  is_.primary = -1;
+  if (!may_refuse) problem(std::string("a start as primary was refused: ") + life->failure.text);
+  return false;
+}
+
+void Run::secondary(int index) {
+  note("node %d is secondary", index);
+  is_.sick[index] = false;
+  node(index).become_secondary();
+  is_.up[index] = true;
+}
+
+void Run::kill(int index, bool power, bool silently, uint64_t seed) {
+  note("node %d %s%s", index, power ? "loses power" : "dies", silently ? " silently" : "");
+  if (power) {
+    node(index).power_cut(seed, silently);
+  } else {
+    node(index).crash();
+  }
+  ++outcome_.faults;
+  is_.up[index] = false;
+}
+
+/// The primary's process or machine dies; then the other takes over if it has all, or it comes back
+/// itself.
+void Run::lose_primary(Random random, bool both) {
+  if (!serving()) return;
+  const int dead = is_.primary;
+  const int other = 1 - dead;
+  poll();
+  const EngineStats now = stats();
+  const bool in_sync = now.complete && now.state == EngineState::kInSync;
+  const bool has_all = is_.up[other] && !is_.sick[other] && !is_.lost[other] && !is_.lone &&
+                       is_.second_good && (in_sync || !now.complete || !is_.first_good);
+  const bool was_stale = !is_.first_good;
+  const bool was_up = is_.up[other];
+  bool power = random.chance(1, 2);
+  kill(dead, power, random.chance(1, 2), random.next());
+  is_.cut[dead] = is_.cut[dead] || power;
+  is_.primary = -1;
+  if (both && was_up) {
+    const bool power_too = random.chance(1, 2);
+    kill(other, power_too, false, random.next());
+    power = power || power_too;
+  }
+  poll();
+  const std::string uncovered =
+      is_.lost[0] || is_.lost[1] ? std::string() : uncovered_difference(pair_);
+  if (!uncovered.empty()) return problem("after a crash " + uncovered);
+  if (has_all && (was_stale || random.chance(2, 3))) {
+    if (is_.was_async || (both && power)) model_.forget_unflushed();
+    is_.first_good = true;
+    is_.second_good = false;
+    promote(other);
+    return;
+  }
+  // Half a copy must not be served: ours refuse it.
+  const bool half = !pair_.options.original_peer && now.complete && was_up && !both &&
+                    !is_.lost[other] && !is_.second_good && !is_.lone && !is_blank(other);
+  if (half && random.chance(1, 2) && take_over_refused(random, other)) return;
+  if (outcome_.ok) come_back(random, dead, power, was_stale);
+}
+
+/// True when the other one serves although it may lack something: then it must have all.
+bool Run::take_over_refused(Random&, int other) {
+  // What async promises: all that the peer had received.
+  if (is_.was_async) model_.forget_unflushed();
+  if (promote(other, true)) {
+    note("node %d took over although it may lack something", other);
+    is_.first_good = true;
+    return true;
+  }
+  if (outcome_.ok) secondary(other);
+  return false;
+}
+
+void Run::come_back(Random& random, int dead, bool power, bool was_stale) {
+  const int other = 1 - dead;
+  if (random.chance(1, 2)) mend();
+  // Half a copy is not served here either: then the other one has the good data.
+  const Extra extra = node(dead).extra();
+  const bool half = was_stale || extra.sync_target || extra.local_stale;
+  if (half) {
+    mend();
+    if (!is_.up[other]) secondary(other);
+    is_.may_fail = true;
+  }
+  if (power) model_.forget_unflushed();
+  is_.second_good = false;
+  promote(dead, half);
+  if (is_.primary >= 0 || !outcome_.ok) return;
+  secondary(dead);
+  promote(other);
+  is_.first_good = true;
+  is_.second_good = false;
+}
+
+void Run::lose_secondary(Random random) {
+  const int other = 1 - is_.primary;
+  if (is_.primary < 0 || !is_.up[other]) return;
+  const bool power = random.chance(1, 2);
+  if (power && !is_.first_good) return;  // the only good copy: not promised
+  if (serving() && !pending_.empty()) is_.lone = true;
+  is_.second_good = false;
+  kill(other, power, random.chance(1, 2), random.next());
+}
+
+void Run::switch_over() {
+  if (!serving()) return;
+  const int old = is_.primary;
+  const int other = 1 - old;
+  if (!is_.up[other] || is_.lost[other] || !network_whole() || is_blank(other)) return;
+  note("planned switch from node %d", old);
+  is_.may_fail = true;  // requests may wait in vain for the peer with the newer data
+  const bool was_lone = is_.lone;
+  const bool was_sick = is_.sick[other];
+  node(old).become_init();
+  poll();
+  for (const Pending& p : pending_) {
+    if (!p.operation->done) problem("a request was left over by a demotion");
+  }
+  secondary(old);
+  const bool stale = !is_.first_good;
+  // A former primary that lost power, and that nobody has repaired since: with equal counters it
+  // counts as good, as it does when it serves again itself.
+  if (is_.cut[other]) model_.forget_unflushed();
+  if (!promote(other, was_lone || !is_.second_good || was_sick)) {
+    if (!outcome_.ok) return;
+    secondary(other);
+    promote(old);
+    return;
+  }
+  if (stale) is_.first_good = true;
+  is_.second_good = false;
+}
+
+/// The operator takes what the other node has, whatever that is: it is what counts from then on.
+void Run::force_take_over(Random random) {
+  if (!serving()) return;
+  const int dead = is_.primary;
+  const int other = 1 - dead;
+  if (!is_.up[other] || is_.lost[other] || is_blank(other)) return;
+  kill(dead, random.chance(1, 2), false, random.next());
+  is_.primary = -1;
+  poll();
+  if (!promote(other, false, true)) return;
+  model_.take_as_is(node(other).data());
+  node(dead).replace_disk();
+  is_.lost[dead] = is_.cut[dead] = is_.cut[other] = false;
+  is_.first_good = true;
+  is_.second_good = false;
+  is_.lone = true;
+}
+
+}  // namespace hast::test
