@@ -105,9 +105,9 @@ void MemoryDisk::drop_settled() {
     return true;
   };
   while (gone < unflushed_.size() && is_settled(unflushed_[gone])) ++gone;
-  if (gone == 0) return;
-  const std::size_t bytes = gone == unflushed_.size() ? log_.size() : unflushed_[gone].at;
   unflushed_.erase(unflushed_.begin(), unflushed_.begin() + static_cast<std::ptrdiff_t>(gone));
+  const std::size_t bytes = unflushed_.empty() ? log_.size() : unflushed_.front().at;
+  if (bytes * 2 < log_.size()) return;  // moved seldom
   log_.erase(log_.begin(), log_.begin() + static_cast<std::ptrdiff_t>(bytes));
   for (Unflushed& write : unflushed_) write.at -= bytes;
 }
@@ -289,7 +289,7 @@ void FaultComponent::finish(Operation& operation) {
 int FaultComponent::carry_out(Operation& operation) {
   if (operation.kind == kWrite) {
     // The caller promised that the bytes stay.
-    HAST_ASSERT(std::equal(operation.from.begin(), operation.from.end(), operation.copy.begin()));
+    HAST_ASSERT(std::memcmp(operation.from.data(), operation.copy.data(), operation.length) == 0);
   }
   if (!powered_) return -EIO;
   int error = 0;

@@ -255,8 +255,7 @@ void PipeStream::try_send() {
     for (const iovec& part : send_parts_) total += part.iov_len;
     HAST_ASSERT_OP(total, >, 0u);
     if (room == 0) return;
-    std::vector<std::byte> bytes(network_.piece(std::min(total, room)));
-    gather(bytes);
+    std::vector<std::byte> bytes = gather(network_.piece(std::min(total, room)));
     unread_bytes_ += bytes.size();
     result = static_cast<int>(bytes.size());
     transmit(std::move(bytes), 0);
@@ -264,13 +263,14 @@ void PipeStream::try_send() {
   network_.loop_.ready(*std::exchange(send_done_, nullptr), result);
 }
 
-void PipeStream::gather(Bytes into) const {
+std::vector<std::byte> PipeStream::gather(std::size_t size) const {
+  std::vector<std::byte> bytes;
+  bytes.reserve(size);
   for (const iovec& part : send_parts_) {
-    const std::size_t count = std::min(part.iov_len, into.size());
-    if (count == 0) continue;
-    std::memcpy(into.data(), part.iov_base, count);
-    into = into.subspan(count);
+    const auto* const from = static_cast<const std::byte*>(part.iov_base);
+    bytes.insert(bytes.end(), from, from + std::min(part.iov_len, size - bytes.size()));
   }
+  return bytes;
 }
 
 // ---- PipeListener

@@ -125,7 +125,7 @@ class PipeStream final : public Stream {
   void transmit(std::vector<std::byte> bytes, int reset);
   void try_recv();
   void try_send();
-  void gather(Bytes into) const;
+  std::vector<std::byte> gather(std::size_t size) const;
 
   PipeNetwork& network_;
   const uint32_t link_;

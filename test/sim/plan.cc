@@ -45,11 +45,12 @@ void choose_disk(PairOptions& options, Random& random) {
   const uint64_t front = options.layout_hast ? 0 : 1u << 20;
   if (random.chance(1, 64)) {
     options.extent_bytes = 512;
-    options.disk_bytes = front + (random.between(33, 40) << 16);
+    options.disk_bytes = front + (33u << 16);
     return;
   }
   options.extent_bytes = 4096u << random.below(5);
-  options.disk_bytes = front + (random.between(4, 8) << 16) + 4096 + 4096 * random.below(4);
+  // Few sizes: a disk is used again by the next schedule that wants one like it.
+  options.disk_bytes = front + (random.between(2, 4) << 17) + 4096 + 12288 * random.below(2);
 }
 
 PairOptions options_of(uint64_t seed) {

@@ -182,12 +182,24 @@ void Run::poll() {
   pair_.reap();
 }
 
+/// Connections of this life of the primary that have ended.
+uint64_t Run::ends_told() {
+  const std::vector<EventName>& events = node(is_.primary).life()->host.events;
+  return static_cast<uint64_t>(std::count(events.begin(), events.end(), EventName::kDisconnect));
+}
+
+/// Something has happened to the other copy of which the primary will hear only later.
+void Run::doubt_second() {
+  is_.second_good = false;
+  if (serving() && stats().complete) is_.ends_wanted = ends_told() + 1;
+}
+
 void Run::look_at_state() {
   if (!serving() || two_) return;
   const EngineStats now = stats();
   const int other = 1 - is_.primary;
   if (now.complete && now.state == EngineState::kInSync && now.dirty_bytes == 0 &&
-      !now.local_stale && !is_.lost[other]) {
+      !now.local_stale && !is_.lost[other] && has_noticed()) {
     is_.second_good = true;
     is_.lone = false;
     is_.cut[0] = is_.cut[1] = false;
@@ -311,6 +323,10 @@ void Run::finish() {
 }
 
 bool Run::settle() {
+  if (!wait_until(&Run::has_noticed, 60 * kSecond)) {
+    problem("the primary does not notice that its peer is gone");
+    return false;
+  }
   const auto settled = [this] {
     return pair_.settle(node(is_.primary), stats().local_stale ? 0 : 300 * kSecond);
   };

@@ -37,6 +37,9 @@ struct Belief {
   bool may_fail = false;     ///< a disk has failed: requests may fail, too
   bool first_good = true;    ///< the primary's disk has all that was acknowledged
   bool second_good = false;  ///< so has the other one
+  /// The primary may not have noticed yet that the other copy is worse than it thinks: so many
+  /// ends of a connection it must have told of before its word counts again.
+  uint64_t ends_wanted = 0;
   bool lone = false;         ///< the primary may have acknowledged something alone
   bool was_async = false;    ///< once, in this schedule
   bool was_loose = false;    ///< once not fullsync
@@ -72,6 +75,9 @@ class Run {
   }
   /// A new disk: whoever promotes it has lost everything.
   bool is_blank(int index) { return node(index).metadata().resuid == 0; }
+  uint64_t ends_told();
+  void doubt_second();
+  bool has_noticed() { return serving() && ends_told() >= is_.ends_wanted; }
   bool wait_until(bool (Run::*condition)(), uint64_t limit_us);
   bool answered() { return pending_.empty() || !outcome_.ok; }
   void pass_time(Random random);
@@ -125,6 +131,7 @@ class Run {
   BlockModel model_;
   BlockModel second_;  // of the other primary, while there are two
   bool two_ = false;
+  int first_unflushed_ = -1;  // of the two: was cut off with unflushed writes
   Belief is_;
   uint64_t blocks_ = 0;
   uint64_t data_offset_ = 0;

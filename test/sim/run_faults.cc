@@ -147,10 +147,10 @@ void Run::replace_secondary() {
   // While the primary is being repaired from there, that disk has the only good copy.
   if (node(is_.primary).extra().sync_target || stats().sync_source == 2) return;
   note("node %d gets a new disk", other);
+  doubt_second();
   node(other).become_init();
   node(other).replace_disk();
   is_.lost[other] = is_.cut[other] = false;
-  is_.second_good = false;
   is_.lone = true;
   secondary(other);
 }

@@ -21,6 +21,7 @@ bool Run::promote(int index, bool may_refuse, bool by_force) {
   chosen.become_primary(force);
   is_.up[index] = true;
   is_.primary = index;
+  is_.ends_wanted = 0;
   Life* const life = chosen.life();
   pair_.loop.run_until([life] { return life->started; }, 200 * kSecond);
   if (!life->started) {
@@ -31,7 +32,10 @@ bool Run::promote(int index, bool may_refuse, bool by_force) {
   note("refused: %s", life->failure.text);
   pair_.loop.run_until([life] { return life->ended; }, 200 * kSecond);
   is_.primary = -1;
-  if (!may_refuse) problem(std::string("a start as primary was refused: ") + life->failure.text);
+  const Extra extra = chosen.extra();
+  if (!may_refuse || !(extra.sync_target || extra.local_stale)) {
+    problem(std::string("a start as primary was refused: ") + life->failure.text);
+  }
   return false;
 }
 
@@ -70,7 +74,7 @@ void Run::lose_primary(Random random, bool both) {
   kill(dead, power, random.chance(1, 2), random.next());
   is_.cut[dead] = is_.cut[dead] || power;
   is_.primary = -1;
-  if (both && was_up) {
+  if (both && was_up && !is_.sick[dead]) {
     const bool power_too = random.chance(1, 2);
     kill(other, power_too, false, random.next());
     power = power || power_too;
@@ -81,10 +85,14 @@ void Run::lose_primary(Random random, bool both) {
   if (!uncovered.empty()) return problem("after a crash " + uncovered);
   if (has_all && (was_stale || random.chance(2, 3))) {
     if (is_.was_async || (both && power)) model_.forget_unflushed();
-    is_.first_good = true;
-    is_.second_good = false;
-    promote(other);
-    return;
+    // Between the loss of a connection and the end of the pass on the next one it refuses.
+    if (promote(other, !in_sync)) {
+      is_.first_good = true;
+      is_.second_good = false;
+    }
+    if (is_.primary >= 0 || !outcome_.ok) return;
+    secondary(other);
+    return come_back(random, dead, power, was_stale);
   }
   // Half a copy must not be served: ours refuse it.
   const bool half = !pair_.options.original_peer && now.complete && was_up && !both &&
@@ -132,8 +140,10 @@ void Run::lose_secondary(Random random) {
   if (is_.primary < 0 || !is_.up[other]) return;
   const bool power = random.chance(1, 2);
   if (power && !is_.first_good) return;  // the only good copy: not promised
+  // With a failing disk at the primary this would be the second failure at once.
+  if (is_.sick[is_.primary]) return;
   if (serving() && !pending_.empty()) is_.lone = true;
-  is_.second_good = false;
+  doubt_second();
   kill(other, power, random.chance(1, 2), random.next());
 }
 
