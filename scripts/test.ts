@@ -69,6 +69,28 @@ function native(variant: string, directory: string, suites: readonly string[] = 
   ];
 }
 
+/** Kept seeds, each twice, and fresh ones for a minute and a half, with ASan and UBSan. */
+function simulation(): Phase[] {
+  const program = 'out/sim-asan/hast_sim';
+  const sim = (name: string, ...args: string[]): Phase => ({
+    name,
+    command: [program, ...args],
+    minutes: 15,
+    environment: { UBSAN_OPTIONS: 'print_stacktrace=1' },
+    count: (output) => {
+      const last = [...output.matchAll(/^(\d+) schedules, (\d+) findings$/gm)].at(-1);
+      if (last === undefined) return undefined;
+      const failed = Number(last[2]);
+      return { passed: failed === 0 ? 1 : 0, failed, skipped: 0 };
+    },
+  });
+  return [
+    step('sim build', 'scripts/sim', '--build', 'asan'),
+    sim('sim kept', '--kept', 'test/sim/seeds'),
+    sim('sim', '--seconds', '90'),
+  ];
+}
+
 /** One process per folder of test/, so that a crash in one hides nothing of the others. */
 function uvuPhases(): Phase[] {
   const hasSuites = (directory: string) =>
@@ -162,6 +184,7 @@ const phases: readonly Phase[] = [
     count: countNative,
   },
   ...native('tsan', 'test-tsan', THREADED),
+  ...simulation(),
   ...uvuPhases(),
   step('demo', 'node', '--import', 'tsx', 'scripts/demo.ts'),
 ];

@@ -244,8 +244,8 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
     link_ = &link;
     counted_ = false;
     count_failed_ = false;
-    // guard:unstored-map-is-not-told: a disk that was given up has stored nothing, and what the peer
-    // has marked is all that says so.
+    // guard:unstored-map-is-not-told: a disk that was given up has stored nothing, and what the
+    // peer has marked is all that says so.
     if (link.settings().extended && !local_detached_) {
       // guard:source-is-no-target: only the side that a pass writes to is told of it.
       const uint32_t extents = source_ == SyncSource::kPrimary ? map_->sync_count() : 0;

@@ -77,8 +77,14 @@ void PipeNetwork::cut_direction(uint32_t link, int side) {
 void PipeNetwork::vanish(uint32_t link, int side) {
   for (const auto& [id, stream] : streams_) {
     if (stream->link_ != link) continue;
-    stream->dead_ = true;
+    stream->vanished_ = true;
     if (stream->side_ == side) stream->break_off(-ECONNRESET);
+  }
+}
+
+void PipeNetwork::reappear(uint32_t link) {
+  for (const auto& [id, stream] : streams_) {
+    if (stream->link_ == link) stream->vanished_ = false;
   }
 }
 
@@ -135,7 +141,7 @@ void PipeNetwork::deliver() {
 /// Bytes came for a stream that is no more: the sender shall hear of it.
 void PipeNetwork::answer_reset(const Arrival& arrival) {
   const PipeStream* sender = find(arrival.from);
-  if (sender == nullptr || sender->dead_) return;
+  if (sender == nullptr || sender->dead_ || sender->vanished_) return;
   if (is_silent(sender->link_, 1 - sender->side_)) return;
   schedule(loop_.now_us() + random_delay(), {arrival.to, arrival.from, {}, -ECONNRESET});
 }
@@ -209,7 +215,7 @@ void PipeStream::break_off(int error) {
 }
 
 void PipeStream::transmit(std::vector<std::byte> bytes, int reset) {
-  if (dead_ || network_.is_silent(link_, side_)) return;
+  if (dead_ || vanished_ || network_.is_silent(link_, side_)) return;
   last_due_us_ = std::max(last_due_us_, network_.loop_.now_us() + network_.random_delay());
   network_.schedule(last_due_us_, {id_, peer_id_, std::move(bytes), reset});
 }

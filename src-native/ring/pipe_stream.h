@@ -65,6 +65,9 @@ class PipeNetwork {
 
   /// The machine of `side` is gone: its streams end, and the other side hears nothing, ever.
   void vanish(uint32_t link, int side);
+  /// The machine is there again, and knows nothing of the connections it had: it says so to whoever
+  /// sends on one of them.
+  void reappear(uint32_t link);
 
   std::size_t streams_alive() const { return streams_.size(); }
 
@@ -142,6 +145,7 @@ class PipeStream final : public Stream {
   int error_ = 0;  // the connection is gone: what every later operation gives
   bool sending_ended_ = false;
   bool is_shut_down_ = false;
+  bool vanished_ = false;      // so is one of the two machines
   bool dead_ = false;          // nothing that is sent arrives, and nobody is told
   uint64_t unread_bytes_ = 0;  // sent by us and not yet received by the peer
   uint64_t last_due_us_ = 0;   // arrivals keep their order

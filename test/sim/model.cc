@@ -21,8 +21,8 @@ void BlockModel::begin(uint64_t id, uint64_t first, uint64_t count, uint64_t tag
 
 void BlockModel::end_version(Version& version, uint64_t at, bool acknowledged, bool durable) {
   version.ended = at;
-  version.acknowledged = acknowledged;
-  version.durable = acknowledged && durable;
+  version.acknowledged = acknowledged && (durable || version.begun > forgotten_);
+  version.durable = version.acknowledged && durable;
 }
 
 void BlockModel::end(uint64_t id, End how, bool durable) {
@@ -51,6 +51,7 @@ void BlockModel::flushed(uint64_t begun) {
 }
 
 void BlockModel::forget_unflushed() {
+  forgotten_ = now();
   for (Block& block : blocks_) {
     for (Version& version : block.versions) {
       if (!version.durable) version.acknowledged = false;

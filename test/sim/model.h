@@ -26,7 +26,7 @@ class BlockModel {
   void end(uint64_t id, End end, bool durable);
   /// A flush that began at `begun` has succeeded.
   void flushed(uint64_t begun);
-  /// Only what was flushed is promised from here on.
+  /// Only what was flushed is promised from here on, of all writes that have begun.
   void forget_unflushed();
   /// The operator has decided that what is on this copy counts, whatever it is.
   void take_as_is(ConstBytes data);
@@ -65,6 +65,7 @@ class BlockModel {
   std::vector<Block> blocks_;
   std::unordered_map<uint64_t, Span> spans_;
   uint64_t clock_ = 1;
+  uint64_t forgotten_ = 0;  // when unflushed writes were last forgotten
 };
 
 }  // namespace hast::test

@@ -200,8 +200,14 @@ void Node::end_life() {
   if (life_ != nullptr) dead_.push_back(std::move(life_));
 }
 
+/// A machine that was gone is there again.
+void Node::reappear() {
+  for (uint32_t link = 0; link < kLinks; ++link) pair_.network.reappear(link);
+}
+
 void Node::become_primary(bool force) {
   become_init();
+  reappear();
   role_ = NodeRole::kPrimary;
   begin_life();
   Life& life = *life_;
@@ -243,6 +249,7 @@ Task<void> Node::stop_primary(Life& life) {
 
 void Node::become_secondary() {
   become_init();
+  reappear();
   role_ = NodeRole::kSecondary;
 }
 

@@ -127,6 +127,7 @@ class Node {
  private:
   friend class Pair;
   friend struct TestHost;
+  void reappear();
   void begin_life();
   void end_life();
   Task<void> run_primary(Life& life);

@@ -40,10 +40,10 @@ struct Belief {
   /// The primary may not have noticed yet that the other copy is worse than it thinks: so many
   /// ends of a connection it must have told of before its word counts again.
   uint64_t ends_wanted = 0;
-  bool lone = false;         ///< the primary may have acknowledged something alone
-  bool was_async = false;    ///< once, in this schedule
-  bool was_loose = false;    ///< once not fullsync
-  bool distrusted = false;   ///< reads of the primary prove nothing
+  bool lone = false;        ///< the primary may have acknowledged something alone
+  bool was_async = false;   ///< once, in this schedule
+  bool was_loose = false;   ///< once not fullsync
+  bool distrusted = false;  ///< reads of the primary prove nothing
 };
 
 class Run {

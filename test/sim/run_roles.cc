@@ -138,12 +138,16 @@ void Run::come_back(Random& random, int dead, bool power, bool was_stale) {
 void Run::lose_secondary(Random random) {
   const int other = 1 - is_.primary;
   if (is_.primary < 0 || !is_.up[other]) return;
+  poll();
   const bool power = random.chance(1, 2);
   if (power && !is_.first_good) return;  // the only good copy: not promised
   // With a failing disk at the primary this would be the second failure at once.
   if (is_.sick[is_.primary]) return;
   if (serving() && !pending_.empty()) is_.lone = true;
   doubt_second();
+  // It has the only complete copy while the primary is being repaired from it.
+  const bool is_source = serving() && stats().sync_source == 2;
+  if (power && (is_source || node(is_.primary).extra().sync_target)) model_.forget_unflushed();
   kill(other, power, random.chance(1, 2), random.next());
 }
 

@@ -59,6 +59,21 @@ TEST(failure, "a stale copy is remembered, refused, and made whole by the peer (
   CHECK(pair.run_until_serving(pair.a()));
 }
 
+TEST(failure, "a full disk's primary that comes back leaves the peer's marks alone (rule 6)") {
+  Pair pair;
+  pair.connect();
+  pair.a().life()->disk->add_fault({.kinds = FaultComponent::kWrite, .error = -ENOSPC});
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.cut();
+  const auto again = [&pair] { return pair.a().primary()->stats().complete; };
+  CHECK(pair.loop.run_until([&again] { return !again(); }, 10 * kSecond));
+  CHECK(pair.loop.run_until(again, 10 * kSecond));
+  pair.loop.advance(5 * kSecond);
+  // Nothing but these says that the copies differ.
+  const std::vector<std::byte> map = pair.b().map();
+  CHECK(std::ranges::any_of(map, [](std::byte b) { return b != std::byte{0}; }));
+}
+
 TEST(failure, "success that rests on the peer waits until the stale copy is recorded (rule 6)") {
   Pair pair;
   pair.connect();
