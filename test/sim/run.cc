@@ -202,7 +202,7 @@ void Run::look_at_state() {
       !now.local_stale && !is_.lost[other] && has_noticed()) {
     is_.second_good = true;
     is_.lone = false;
-    is_.cut[0] = is_.cut[1] = false;
+    is_.cut[0] = is_.cut[1] = is_.fell[0] = is_.fell[1] = false;
   }
   if (!now.complete && !pending_.empty()) is_.lone = true;
   if (now.local_stale && is_.first_good) {

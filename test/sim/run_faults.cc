@@ -150,7 +150,7 @@ void Run::replace_secondary() {
   doubt_second();
   node(other).become_init();
   node(other).replace_disk();
-  is_.lost[other] = is_.cut[other] = false;
+  is_.lost[other] = is_.cut[other] = is_.fell[other] = false;
   is_.lone = true;
   secondary(other);
 }

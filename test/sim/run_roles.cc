@@ -33,7 +33,7 @@ bool Run::promote(int index, bool may_refuse, bool by_force) {
   pair_.loop.run_until([life] { return life->ended; }, 200 * kSecond);
   is_.primary = -1;
   const Extra extra = chosen.extra();
-  if (!may_refuse || !(extra.sync_target || extra.local_stale)) {
+  if (!may_refuse || !(extra.sync_target || extra.local_stale || is_.fell[index])) {
     problem(std::string("a start as primary was refused: ") + life->failure.text);
   }
   return false;
@@ -54,6 +54,7 @@ void Run::kill(int index, bool power, bool silently, uint64_t seed) {
     node(index).crash();
   }
   ++outcome_.faults;
+  if (power && index != is_.primary) is_.fell[index] = true;
   is_.up[index] = false;
 }
 
@@ -86,7 +87,8 @@ void Run::lose_primary(Random random, bool both) {
   if (has_all && (was_stale || random.chance(2, 3))) {
     if (is_.was_async || (both && power)) model_.forget_unflushed();
     // Between the loss of a connection and the end of the pass on the next one it refuses.
-    if (promote(other, !in_sync)) {
+    // So it does when it has lost power itself: what it had not flushed may be missing.
+    if (promote(other, !in_sync || is_.fell[other])) {
       is_.first_good = true;
       is_.second_good = false;
     }
@@ -125,7 +127,10 @@ void Run::come_back(Random& random, int dead, bool power, bool was_stale) {
     if (!is_.up[other]) secondary(other);
     is_.may_fail = true;
   }
-  if (power) model_.forget_unflushed();
+  if (power) {
+    model_.forget_unflushed();
+    is_.may_fail = true;  // it may need the peer for what it had not flushed
+  }
   is_.second_good = false;
   promote(dead, half);
   if (is_.primary >= 0 || !outcome_.ok) return;
@@ -170,7 +175,7 @@ void Run::switch_over() {
   // A former primary that lost power, and that nobody has repaired since: with equal counters it
   // counts as good, as it does when it serves again itself.
   if (is_.cut[other]) model_.forget_unflushed();
-  if (!promote(other, was_lone || !is_.second_good || was_sick)) {
+  if (!promote(other, was_lone || !is_.second_good || was_sick || is_.fell[other])) {
     if (!outcome_.ok) return;
     secondary(other);
     promote(old);
