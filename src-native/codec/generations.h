@@ -20,11 +20,6 @@ struct Generations {
   void begin(uint64_t id) { current = id; }
   /// To be durable before the peer may learn of `current`: it might take it and not say so.
   void offer() { offered = current; }
-  /// The peer has taken what was offered.
-  void confirm() {
-    if (offered != 0) shared = offered;
-    offered = 0;
-  }
   /// Both have `id`.
   void agree(uint64_t id) { *this = {id, id, 0}; }
   /// The peer has told which one it has.

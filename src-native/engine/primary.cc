@@ -344,7 +344,6 @@ Task<int> Primary::adopt(Attempt& attempt) {
 /// generations end there (rule 13). That they could not be erased costs at most a split-brain that
 /// is none.
 Task<void> Primary::hear_generation(const Attempt& attempt) {
-  offer_taken_ = false;
   peer_generation_ = attempt.settings.extended ? attempt.peer_generation : 0;
   if (attempt.settings.extended || metadata_.extra().generations() == Generations{}) co_return;
   co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.set({}); });
@@ -353,8 +352,7 @@ Task<void> Primary::hear_generation(const Attempt& attempt) {
 /// At the end of a pass: what both have from now on, once the peer has heard of it.
 void Primary::offer_generation(Extra& extra) {
   Generations ids = extra.generations();
-  ids.hear(peer_generation_);       // what it had at the handshake, and
-  if (offer_taken_) ids.confirm();  // what an earlier pass over this connection has given it
+  ids.hear(peer_generation_);
   if (source_ == SyncSource::kSecondary && peer_generation_ != 0) {
     ids.agree(peer_generation_);
   } else {

@@ -176,8 +176,7 @@ class Primary : public Provider, private LinkEvents {
   Link* connecting_ = nullptr;  // the link of the attempt that is served; for reconnect()
   uint64_t peer_localcnt_ = 0;
   uint64_t peer_remotecnt_ = 0;
-  uint64_t peer_generation_ = 0;  // as of the handshake; 0: an original, or it knows none
-  bool offer_taken_ = false;      // the peer has confirmed the generation of the last pass
+  uint64_t peer_generation_ = 0;  // as it has said last; 0: an original, or it knows none
   SyncSource source_ = SyncSource::kNone;
   bool needs_peer_ = false;  // the peer has newer data: nothing can be decided without it
   bool peer_lacks_ = false;  // it may have lost what it had not flushed; no counter says so

@@ -247,10 +247,11 @@ Task<bool> Synchroniser::finish_pass() {
   p.needs_peer_ = false;
   if (p.link_->settings().extended) {
     Signal done;
-    p.link_->ask_sync_done(done, p.metadata_.extra().generation);
+    const uint64_t offered = p.metadata_.extra().generation;
+    p.link_->ask_sync_done(done, offered);
     const int told = co_await done;
     if (told != 0 || stopped_) co_return false;
-    p.offer_taken_ = true;
+    p.peer_generation_ = offered;
   }
   p.source_ = SyncSource::kNone;
   co_return true;

@@ -838,4 +838,29 @@ TEST(loss, "what fails while a pass is ended stays known (rule 16)") {
   CHECK(pair.equal());
 }
 
+TEST(loss, "a second pass over one connection, cut off at its end, is no split-brain (13)") {
+  for (uint64_t us = 1; us <= 2000; us += 25) {
+    PairOptions options;
+    options.seed = us;
+    Pair pair(options);
+    pair.connect();
+    pair.cut(true);
+    pair.loop.advance(kSecond);
+    CHECK_EQ(pair.write(pair.a(), 0, pattern(us, 4096)), 0);
+    pair.mend();
+    CHECK(pair.settle(pair.a()));  // the first pass, with a generation of its own
+    pair.b().life()->disk->add_fault(
+        {FaultComponent::kWrite, -EIO, 1, pair.b().metadata().offset, UINT64_MAX});
+    CHECK_EQ(pair.write(pair.a(), 4096, pattern(us + 1, 4096)), 0);  // and another one
+    const Extra counted = pair.a().extra();
+    pair.loop.run_until([&] { return pair.a().extra().history != counted.history; }, 10 * kSecond);
+    pair.loop.advance(us);
+    pair.a().crash();
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    CHECK(pair.settle(pair.a()));
+    CHECK(pair.equal());
+  }
+}
+
 }  // namespace hast::test
