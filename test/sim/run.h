@@ -32,7 +32,7 @@ struct Belief {
   int primary = -1;
   bool up[2] = {};           ///< secondary or primary
   bool cut[2] = {};          ///< lost power as primary, and has not been in sync since
-  bool fell[2] = {};        ///< lost power as secondary, and has not been in sync since
+  bool fell[2] = {};         ///< lost power as secondary, and has not been in sync since
   bool sick[2] = {};         ///< its disk was told to fail, in this life
   bool lost[2] = {};         ///< something went astray on its disk: nothing there is promised
   bool may_fail = false;     ///< a disk has failed: requests may fail, too
