@@ -129,7 +129,7 @@ void PipeNetwork::deliver() {
       trace->note(arrival.to, arrival.bytes.size(), static_cast<uint64_t>(-arrival.reset), now_us);
     }
     PipeStream* receiver = find(arrival.to);
-    if (receiver != nullptr && !receiver->is_shut_down_) {
+    if (receiver != nullptr && !receiver->is_shut_down_ && receiver->error_ == 0) {
       receiver->arrived(arrival);
     } else if (!arrival.bytes.empty()) {
       answer_reset(arrival);

@@ -121,7 +121,8 @@ void Run::come_back(Random& random, int dead, bool power, bool was_stale) {
   if (random.chance(1, 2)) mend();
   // Half a copy is not served here either: then the other one has the good data.
   const Extra extra = node(dead).extra();
-  const bool half = was_stale || extra.sync_target || extra.local_stale;
+  const bool half = was_stale || extra.sync_target || extra.local_stale || is_.fell[dead] ||
+                    (power && is_.cut[dead]);
   if (half) {
     mend();
     if (!is_.up[other]) secondary(other);
@@ -135,7 +136,17 @@ void Run::come_back(Random& random, int dead, bool power, bool was_stale) {
   promote(dead, half);
   if (is_.primary >= 0 || !outcome_.ok) return;
   secondary(dead);
-  promote(other);
+  // Both have lost power since they were in sync: then neither may be whole, and the operator
+  // decides.
+  const auto fell = [this](int i) { return is_.cut[i] || is_.fell[i]; };
+  const bool decides = fell(0) && fell(1);
+  if (!promote(other, decides) && decides && outcome_.ok && promote(other, false, true)) {
+    model_.take_as_is(node(other).data());
+    node(dead).become_init();
+    node(dead).replace_disk();
+    is_.up[dead] = false;
+    is_.lone = true;
+  }
   is_.first_good = true;
   is_.second_good = false;
 }
