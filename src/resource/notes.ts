@@ -95,9 +95,9 @@ const ADVICE: readonly (readonly [RegExp, Advice])[] = [
   [
     /^The secondary's copy is incomplete/,
     (name) =>
-      'the peer counts as newer, but its copy is stale or half written: if this node has the good ' +
-      `data, on the other one: hastctl role init ${name}; hastctl create ${name}; hastctl role ` +
-      `secondary ${name}`,
+      'the peer counts as newer, but its copy is stale or half written: if this node has the ' +
+      `good data, on the other one: hastctl role init ${name}; hastctl create ${name}; ` +
+      `hastctl role secondary ${name}`,
   ],
   [
     /^this node's copy is (?:incomplete|stale)/i,
