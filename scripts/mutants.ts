@@ -343,7 +343,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     guard: 'power-cut-primary',
     file: 'decision.cc',
-    find: 'if (d.counters_equal && p.extended && p.lost_cache && !s.lost_cache && !s.incomplete) {',
+    find: 'if (d.counters_equal && p.extended && poorer && !s.incomplete) {',
     replace: 'if (false) {',
   },
   {

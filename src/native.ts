@@ -125,6 +125,8 @@ export interface PeerHello {
   readonly contentsEqual: boolean;
   /** Its machine went down since it last took writes. */
   readonly lostCache: boolean;
+  /** Its own copy is stale or half written. */
+  readonly incomplete: boolean;
   readonly epoch: bigint;
   readonly bootid: bigint;
   /** Which data the primary has, and which ones the peer may have; 0: unknown. */

@@ -259,6 +259,8 @@ bool read_hello(Arguments& arguments, const Napi::Object& from, EngineSpec& out)
   primary.extended = out.secondary.extended;
   const Napi::Value lost = hello.Get("lostCache");
   primary.lost_cache = lost.IsBoolean() && lost.As<Napi::Boolean>();
+  const Napi::Value incomplete = hello.Get("incomplete");
+  primary.incomplete = incomplete.IsBoolean() && incomplete.As<Napi::Boolean>();
   primary.generations = {arguments.unsigned64_of(hello, "generation"),
                          arguments.unsigned64_of(hello, "generationShared"),
                          arguments.unsigned64_of(hello, "generationOffered")};

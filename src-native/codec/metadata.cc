@@ -94,6 +94,7 @@ constexpr uint32_t kRecordVersion = 1;
 constexpr uint32_t kFlagSyncTarget = 1;
 constexpr uint32_t kFlagLocalStale = 2;
 constexpr uint32_t kFlagExtraKnown = 4;
+constexpr uint32_t kFlagPeerStale = 8;
 
 struct Record {
   uint64_t sequence = 0;
@@ -111,6 +112,7 @@ void encode_record(const Record& record, Bytes out) {
   if (record.extra.sync_target) flags |= kFlagSyncTarget;
   if (record.extra.local_stale) flags |= kFlagLocalStale;
   if (record.extra_known) flags |= kFlagExtraKnown;
+  if (record.extra.peer_stale) flags |= kFlagPeerStale;
   store_le(out.data() + kFlagsAt, flags);
   store_le(out.data() + kSequenceAt, record.sequence);
   store_le(out.data() + kGenerationAt, record.extra.generation);
@@ -144,6 +146,7 @@ std::optional<Record> decode_record(ConstBytes in) {
   record.extra_known = (flags & kFlagExtraKnown) != 0;
   record.extra.sync_target = (flags & kFlagSyncTarget) != 0;
   record.extra.local_stale = (flags & kFlagLocalStale) != 0;
+  record.extra.peer_stale = (flags & kFlagPeerStale) != 0;
   record.extra.generation = load_le<uint64_t>(in.data() + kGenerationAt);
   record.extra.boot = load_le<uint64_t>(in.data() + kBootAt);
   for (size_t i = 0; i < record.extra.history.size(); i++) {

@@ -66,6 +66,7 @@ struct Extra {
   std::array<uint64_t, 8> history{};  ///< shared and offered of `Generations`; the rest is 0
   bool sync_target = false;           ///< a pass writes here, or one was never finished
   bool local_stale = false;           ///< the peer's data is newer than this disk's
+  bool peer_stale = false;  ///< the peer has given up its disk: write it all, compare nothing
   /// Boot id of the machine when it began to take writes that may not be flushed; 0: all are.
   uint64_t boot = 0;
 

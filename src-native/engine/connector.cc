@@ -264,10 +264,8 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   message.remotecnt = metadata.remotecnt;
   attempt.sent_localcnt = metadata.localcnt;
   if (extended_) {
-    const bool lost_cache = metadata_.extra().lost_cache(facts.bootid);
-    const uint32_t ext =
-        kExtExtended | (equal_ ? kExtContentsEqual : 0) | (lost_cache ? kExtLostCache : 0);
-    message.extension = {ext, host_.random(), facts.bootid, metadata_.extra().generations()};
+    message.extension = {our_bits(facts), host_.random(), facts.bootid,
+                         metadata_.extra().generations()};
   }
   attempt.settings.epoch = message.extension.epoch;
   const std::size_t bytes = encode_second_request(Bytes(out_), version_, message);
@@ -280,6 +278,17 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   attempt.link = std::make_unique<Link>(std::move(first_), std::move(second), events_, host_);
   attempt.link_running = true;
   scope.spawn(run_link(attempt));
+}
+
+/// What the peer must know of our copy; nothing, when the operator has said that it counts.
+uint32_t Connector::our_bits(const ConnectorFacts& facts) const {
+  const Extra& own = metadata_.extra();
+  uint32_t bits = kExtExtended;
+  if (equal_) bits |= kExtContentsEqual;
+  if (facts.forced) return bits;
+  if (own.lost_cache(facts.bootid)) bits |= kExtLostCache;
+  if (own.sync_target || own.local_stale) bits |= kExtIncomplete;
+  return bits;
 }
 
 Task<void> Connector::run_link(Attempt& attempt) {

@@ -48,6 +48,7 @@ struct ConnectorFacts {
   uint32_t map_bytes = 0;
   uint32_t timeout_ms = 20000;
   uint64_t bootid = 0;
+  bool forced = false;  ///< the operator has said that our copy counts
   Checksum checksum = Checksum::kNone;
   Compression compression = Compression::kHole;
 };
@@ -78,6 +79,7 @@ class Connector {
   Task<void> run_link(Attempt& attempt);
   Task<void> fail_link(Attempt& attempt, Scope& scope);
   uint32_t left_ms() const;
+  uint32_t our_bits(const ConnectorFacts& facts) const;
   void refuse(Attempt& attempt, std::string_view text, bool wait);
 
   Dialer& dialer_;

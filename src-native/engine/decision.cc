@@ -50,9 +50,10 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
   d.counters_equal = s.localcnt == p.remotecnt && s.remotecnt == p.localcnt;
   d.impossible = s.localcnt < p.remotecnt || p.localcnt < s.remotecnt;
   d.source = newer_than_primary_knows ? SyncSource::kSecondary : SyncSource::kPrimary;
-  // Nobody wrote alone, and what the primary has lost we have: the extents are in its map.
+  // Nobody wrote alone, and what the primary lacks we have: the extents are in its map.
   // guard:power-cut-primary
-  if (d.counters_equal && p.extended && p.lost_cache && !s.lost_cache && !s.incomplete) {
+  const bool poorer = p.incomplete || (p.lost_cache && !s.lost_cache);
+  if (d.counters_equal && p.extended && poorer && !s.incomplete) {
     d.source = SyncSource::kSecondary;
   }
   d.map = d.impossible ? MapAnswer::kFull : MapAnswer::kOwn;

@@ -29,6 +29,7 @@ struct PrimaryFacts {
   bool extended = false;        ///< a node of our kind
   bool contents_equal = false;  ///< virgin, and created with the promise of equal contents
   bool lost_cache = false;      ///< its machine went down with writes that were not flushed
+  bool incomplete = false;      ///< stale, or a pass to it never finished
   Generations generations;
 };
 

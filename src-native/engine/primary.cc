@@ -183,6 +183,7 @@ Task<void> Primary::attempt_once(Attempt& attempt) {
   facts.timeout_ms =
       started_ ? settings_.timeout_ms : std::min(settings_.timeout_ms, kFirstAnswerMsMax);
   facts.bootid = config_.bootid;
+  facts.forced = config_.force;
   facts.checksum = settings_.checksum;
   facts.compression = settings_.compression;
   co_await connector_.attempt(facts, attempt, scope_);
@@ -257,7 +258,8 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
     host_.event(EventName::kConnect);
     attached_waiters_.wake_all();
     const bool whole = map_->sync_count() == map_->extent_count();
-    const bool compare = whole && link.settings().extended;
+    // What a disk gives back that was given up need not be stored: guard:peer-stale-is-written
+    const bool compare = whole && link.settings().extended && !metadata_.extra().peer_stale;
     sync_ = std::make_unique<Synchroniser>(*this);
     const bool target_told = source_ == SyncSource::kPrimary && map_->sync_count() > 0;
     synchronising.spawn(sync_->run(compare, target_told));
@@ -327,6 +329,11 @@ Task<int> Primary::adopt(Attempt& attempt) {
     if (rc != 0 && !local_detached_) co_return rc;
   }
   if (!attempt.map.empty()) map_->merge(ConstBytes(attempt.map));
+  if (from_peer && own.local_stale && !local_detached_) {
+    // Which extents a stale copy misses was not recorded (rule 6).
+    const std::vector<std::byte> all(map_->map_bytes(), std::byte{0xff});
+    map_->merge(ConstBytes(all));  // guard:own-stale-copy-is-copied-whole
+  }
   const int stored = co_await map_store_->store();  // guard:merged-map-stored
   // A detached disk can store nothing, and nobody will ever read from it: the peer has it all.
   if (stored != 0 && !local_detached_) co_return stored;

@@ -116,6 +116,7 @@ Task<int> Secondary::become_good(uint64_t generation) {
       std::max(metadata.remotecnt, config_.primary.localcnt);  // guard:stale-is-known
   metadata.prevrole = Role::kSecondary;
   extra.sync_target = extra.local_stale = false;
+  extra.peer_stale = true;
   const int rc = co_await metadata_.store(metadata, extra);
   metadata_.unlock();
   primary_is_stale_ = rc == 0;
@@ -580,7 +581,7 @@ Task<int> Secondary::end_pass(uint64_t generation) {
   agreed_ = generation;
   // guard:sync-done-clears
   const int rc = co_await update_metadata([](Metadata&, Extra& extra, const Secondary& self) {
-    extra.sync_target = extra.local_stale = false;
+    extra.sync_target = extra.local_stale = extra.peer_stale = false;
     Generations ids = extra.generations();
     if (self.agreed_ != 0) ids.agree(self.agreed_);
     extra.set(ids);

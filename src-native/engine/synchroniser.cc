@@ -238,7 +238,7 @@ Task<bool> Synchroniser::finish_pass() {
     metadata.localcnt = self.peer_remotecnt_;
     metadata.remotecnt = self.peer_localcnt_;
     extra.sync_target = false;
-    extra.local_stale = false;
+    extra.local_stale = extra.peer_stale = false;
     extra.boot = self.config_.bootid;
     if (self.link_->settings().extended) self.offer_generation(extra);
   });

@@ -77,6 +77,8 @@ inline constexpr uint32_t kExtExtended = 1;
 inline constexpr uint32_t kExtContentsEqual = 2;
 /// In the second message: the primary's machine went down, and what was not flushed may be gone.
 inline constexpr uint32_t kExtLostCache = 4;
+/// In the second message: the primary's own copy is stale or half written.
+inline constexpr uint32_t kExtIncomplete = 8;
 
 using Token = std::array<std::byte, kTokenBytes>;
 /// In constant time.

@@ -24,6 +24,8 @@ export const EXT_OURS = 1;
 const EXT_CONTENTS_EQUAL = 2;
 /** Bit of `ext` in the second message: the primary's machine went down since it took writes. */
 const EXT_LOST_CACHE = 4;
+/** Bit of `ext` in the second message: the primary's copy is stale or half written. */
+const EXT_INCOMPLETE = 8;
 
 /** Constants of the protocol, compared byte by byte by other implementations. */
 export const REFUSAL = {
@@ -106,6 +108,7 @@ function readHello(area: NvArea, pending: Pending): PeerHello {
     extended,
     contentsEqual: (bits & EXT_CONTENTS_EQUAL) !== 0,
     lostCache: (bits & EXT_LOST_CACHE) !== 0,
+    incomplete: (bits & EXT_INCOMPLETE) !== 0,
     epoch: ours('epoch'),
     bootid: ours('bootid'),
     generation: ours('gen'),

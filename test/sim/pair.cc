@@ -388,6 +388,7 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   primary.extended = (bits & kExtExtended) != 0;
   primary.contents_equal = (bits & kExtContentsEqual) != 0;
   primary.lost_cache = (bits & kExtLostCache) != 0;
+  primary.incomplete = (bits & kExtIncomplete) != 0;
   primary.generations = message.extension.generations;
   config.bootid = bootid_;
   config.version = half_version_;

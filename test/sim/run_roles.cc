@@ -71,7 +71,8 @@ void Run::lose_primary(Random random, bool both) {
                        is_.second_good && (in_sync || !now.complete || !is_.first_good);
   const bool was_stale = !is_.first_good;
   const bool was_up = is_.up[other];
-  bool power = random.chance(1, 2);
+  // What a disk that went astray would give back is no repair: that were two failures.
+  bool power = random.chance(1, 2) && !is_.lost[other];
   kill(dead, power, random.chance(1, 2), random.next());
   is_.cut[dead] = is_.cut[dead] || power;
   is_.primary = -1;

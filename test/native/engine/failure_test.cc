@@ -378,4 +378,27 @@ TEST(failure, "a disk that fails while a pass ends stays known as stale (rule 6)
   CHECK_EQ(pair.a().metadata().localcnt, 0u);
 }
 
+TEST(failure, "given up, and no room to say so here: still written again, not compared (rule 6)") {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    Pair pair;
+    pair.connect();
+    const auto bytes = pattern(seed, 8192);
+    CHECK_EQ(pair.write(pair.a(), 8192, bytes), 0);
+    FaultComponent& disk = *pair.a().life()->disk;
+    disk.add_fault({FaultComponent::kFlush, -EIO, 1});
+    disk.add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, kMetadataBytes});
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    pair.loop.advance(kSecond);
+    CHECK(!pair.a().extra().local_stale);  // only the peer knows
+    pair.a().crash();
+    pair.b().become_init();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    pair.a().become_secondary();
+    CHECK(pair.settle(pair.b()));
+    pair.a().power_cut(seed);
+    CHECK(std::ranges::equal(pair.a().data().subspan(8192, 8192), bytes));
+  }
+}
+
 }  // namespace hast::test

@@ -448,11 +448,12 @@ TEST(loss, "an incomplete copy is no source, though the counters are equal (rule
   CHECK(pair.loop.run_until([&] { return pair.b().extra().sync_target; }, 60 * kSecond));
   pair.a().crash();
   pair.a().become_secondary();
-  pair.b().become_primary();
-  Life* life = pair.b().life();
-  pair.loop.run_until([life] { return life->started; }, 60 * kSecond);
-  CHECK(!life->serving);
+  pair.b().become_primary();  // it says so, and is brought up by the other one
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK(read_back(pair, pair.b(), 0, 131072) == pattern(2, 131072));
+  CHECK(pair.settle(pair.b()));
   CHECK(std::ranges::equal(pair.a().data().first(131072), pattern(2, 131072)));
+  CHECK(std::ranges::equal(pair.b().data().first(131072), pattern(2, 131072)));
 }
 
 TEST(loss, "the peer's marks are on our disk before the peer forgets them (rule 15)") {

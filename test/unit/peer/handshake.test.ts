@@ -94,6 +94,7 @@ for (const { name, messages } of vectors<{ sessions: { name: string; messages: M
       extended: false,
       contentsEqual: false,
       lostCache: false,
+      incomplete: false,
       epoch: 0n,
       bootid: 0n,
       generation: 0n,

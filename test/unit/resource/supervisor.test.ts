@@ -96,6 +96,7 @@ async function makePair(): Promise<Fake> {
       extended: false,
       contentsEqual: false,
       lostCache: false,
+      incomplete: false,
       epoch: 0n,
       bootid: 0n,
       generation: 0n,
