@@ -323,6 +323,8 @@ void Run::finish() {
 }
 
 bool Run::settle() {
+  // An idle primary of the original notices by TCP's own means, which are not simulated.
+  if (pair_.options.original_peer && !has_noticed()) pair_.cut();
   if (!wait_until(&Run::has_noticed, 60 * kSecond)) {
     problem("the primary does not notice that its peer is gone");
     return false;

@@ -78,11 +78,7 @@ class Run {
   bool is_blank(int index) { return node(index).metadata().resuid == 0; }
   uint64_t ends_told();
   void doubt_second();
-  /// Version 0 has no keepalive: an idle primary notices by TCP's own, which is not simulated.
-  bool has_noticed() {
-    const bool told = ends_told() >= is_.ends_wanted || pair_.options.version == 0;
-    return serving() && told;
-  }
+  bool has_noticed() { return serving() && ends_told() >= is_.ends_wanted; }
   bool wait_until(bool (Run::*condition)(), uint64_t limit_us);
   bool answered() { return pending_.empty() || !outcome_.ok; }
   void pass_time(Random random);
