@@ -359,6 +359,18 @@ const MUTANTS: readonly Mutant[] = [
     replace: 'if (false) {',
   },
   {
+    guard: 'peer-stale-is-written',
+    file: 'primary.cc',
+    find: ' && !metadata_.extra().peer_stale;',
+    replace: ';',
+  },
+  {
+    guard: 'failed-flush-outlives-the-role',
+    file: 'primary.cc',
+    find: 'co_await note_failed_flush();  // guard:failed-flush-outlives-the-role',
+    replace: '',
+  },
+  {
     guard: 'no-success-without-copy',
     file: 'slot.cc',
     find: 'return remote == Outcome::kOk ? Verdict::kSuccess : Verdict::kFailure;',

@@ -243,6 +243,7 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
   Scope synchronising;
   if (good) {
     link_ = &link;
+    met_ = true;
     counted_ = false;
     count_failed_ = false;
     // guard:unstored-map-is-not-told: a disk that was given up has stored nothing, and what the
@@ -332,7 +333,7 @@ Task<int> Primary::adopt(Attempt& attempt) {
   if (from_peer && own.local_stale && !local_detached_) {
     // Which extents a stale copy misses was not recorded (rule 6).
     const std::vector<std::byte> all(map_->map_bytes(), std::byte{0xff});
-    map_->merge(ConstBytes(all));  // guard:own-stale-copy-is-copied-whole
+    map_->merge(ConstBytes(all));
   }
   const int stored = co_await map_store_->store();  // guard:merged-map-stored
   // A detached disk can store nothing, and nobody will ever read from it: the peer has it all.
@@ -490,8 +491,10 @@ Task<void> Primary::drain() {
     co_await finish_running_pass();
     // What the peer may lack and no counter speaks of would be overwritten if the peer became
     // primary.
-    const bool lacking = map_->sync_count() > 0 && (peer_lacks_ || attached());
-    if (lacking && started_ && !needs_peer_ && !local_detached_) {
+    co_await note_failed_flush();  // guard:failed-flush-outlives-the-role
+    const bool lacking = map_->sync_count() > 0 && (peer_lacks_ || attached() || unmet_in_async());
+    const bool stale = metadata_.extra().local_stale;
+    if (lacking && started_ && !needs_peer_ && !local_detached_ && !stale) {
       co_await ensure_counted();  // guard:count-before-demotion
     }
     if (flushed == 0 && !map_store_->failed()) {
@@ -507,6 +510,19 @@ Task<void> Primary::drain() {
   reconnect_.wake();
   tick_timer_.wake();
   co_await scope_.join();
+}
+
+/// What an earlier life has acknowledged alone, and this one had no time to hand on.
+bool Primary::unmet_in_async() const {
+  return settings_.replication == Replication::kAsync && !met_ &&
+         !metadata_.extra().lost_cache(config_.bootid);
+}
+
+/// A disk that failed a flush may give back what a power cut takes: unless this copy is the only
+/// one that has all, it must not count as whole again.
+Task<void> Primary::note_failed_flush() {
+  if (!flush_failed_ || local_detached_ || counted_ || needs_peer_) co_return;
+  co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.local_stale = true; });
 }
 
 /// All is flushed: a power cut from here on takes nothing.

@@ -92,6 +92,8 @@ class Primary : public Provider, private LinkEvents {
   Task<int> trust_own_copy();
   Task<void> note_boot();
   Task<void> note_clean();
+  Task<void> note_failed_flush();
+  bool unmet_in_async() const;
   Task<void> attempt_once(Attempt& attempt);
   Task<void> keep_connected(std::unique_ptr<Attempt> first);
   Task<bool> serve_link(Attempt& attempt);
@@ -191,6 +193,7 @@ class Primary : public Provider, private LinkEvents {
   bool ended_ = false;
   bool keeping_ = false;   // keep_connected runs
   bool heard_of_ = false;  // the peer, since the last attempt began
+  bool met_ = false;       // requests have gone to the peer, in this life
   SleepTimer reconnect_;
   SleepTimer tick_timer_;
   char last_attempt_[256] = {};

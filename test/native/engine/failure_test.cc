@@ -401,4 +401,26 @@ TEST(failure, "given up, and no room to say so here: still written again, not co
   }
 }
 
+TEST(failure, "a flush that failed is known after the role has changed (rule 6)") {
+  Pair pair;
+  pair.connect();
+  const auto bytes = pattern(3, 8192);
+  CHECK_EQ(pair.write(pair.a(), 8192, bytes), 0);
+  pair.cut(true);
+  pair.loop.advance(100000);
+  pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+  CHECK_EQ(pair.flush(pair.a()), EIO);
+  pair.a().become_init();
+  CHECK(pair.a().extra().local_stale);
+  // As secondary all of it is written again: a power cut takes nothing that the peer has flushed.
+  pair.mend();
+  pair.b().become_init();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  pair.a().become_secondary();
+  CHECK(pair.settle(pair.b()));
+  pair.a().power_cut(3);
+  CHECK(std::ranges::equal(pair.a().data().subspan(8192, 8192), bytes));
+}
+
 }  // namespace hast::test

@@ -864,4 +864,26 @@ TEST(loss, "a second pass over one connection, cut off at its end, is no split-b
   }
 }
 
+TEST(loss, "async: a switch of roles right after a crash loses nothing that this node has") {
+  PairOptions options;
+  options.replication = Replication::kAsync;
+  Pair pair(options);
+  pair.connect();
+  pair.silence();
+  const auto bytes = pattern(1, 8192);
+  CHECK_EQ(pair.write(pair.a(), 8192, bytes), 0);  // the peer has not got it
+  pair.a().crash();
+  pair.b().become_init();
+  pair.mend();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  pair.a().become_init();  // before the two have met
+  pair.a().become_secondary();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK(read_back(pair, pair.b(), 8192, 8192) == bytes);
+  CHECK(pair.settle(pair.b()));
+  CHECK(pair.equal());
+}
+
 }  // namespace hast::test
