@@ -123,8 +123,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     guard: 'incomplete-is-no-source',
     file: 'primary.cc',
-    find: 'if (!from_peer && (own.sync_target || own.local_stale)',
-    replace: 'if (false && (own.sync_target || own.local_stale)',
+    find: 'if (!from_peer && incomplete && !config_.force) {',
+    replace: 'if (false) {',
   },
   {
     guard: 'merged-map-stored',
@@ -187,8 +187,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     guard: 'sync-done-clears',
     file: 'secondary.cc',
-    find: 'extra.sync_target = extra.local_stale = false; });\n  } else {',
-    replace: 'extra.sync_target = false; });\n  } else {',
+    find: 'extra.sync_target = extra.local_stale = extra.peer_stale = false;',
+    replace: 'extra.sync_target = extra.peer_stale = false;',
   },
   {
     guard: 'failed-write-is-remembered',
@@ -205,8 +205,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     guard: 'whole-pass-remembered',
     file: 'secondary.cc',
-    find: 'const bool whole_pass = decision.map == MapAnswer::kFull;',
-    replace: 'const bool whole_pass = false;',
+    find: 'if (decision.map == MapAnswer::kFull) {\n    // That everything',
+    replace: 'if (false) {\n    // That everything',
   },
   {
     guard: 'written-before-meeting',
