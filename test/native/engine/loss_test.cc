@@ -886,4 +886,23 @@ TEST(loss, "async: a switch of roles right after a crash loses nothing that this
   CHECK(pair.equal());
 }
 
+TEST(loss, "of two incomplete copies neither is served unasked, nor copied over the other (16)") {
+  Pair pair;
+  pair.connect();
+  pair.a().become_init();
+  pair.b().become_init();
+  for (Node* node : {&pair.a(), &pair.b()}) {
+    const auto block = MetadataBlock::decode(node->disk().current().first(kMetadataBytes));
+    REQUIRE(block.has_value());
+    Extra extra = block->extra();
+    extra.sync_target = true;
+    node->disk().set(0, block->plan_update(block->metadata(), extra, 512).after.bytes());
+  }
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  Life* life = pair.a().life();
+  CHECK(pair.loop.run_until([life] { return life->started; }, 60 * kSecond));
+  CHECK(!life->serving);
+}
+
 }  // namespace hast::test
