@@ -241,6 +241,12 @@ bool read_tuning(Arguments& arguments, size_t index, const Napi::Object& from, E
   return true;
 }
 
+/// An absent one is false.
+bool is_true(const Napi::Object& from, const char* key) {
+  const Napi::Value value = from.Get(key);
+  return value.IsBoolean() && value.As<Napi::Boolean>();
+}
+
 bool read_hello(Arguments& arguments, const Napi::Object& from, EngineSpec& out) {
   const Napi::Value value = from.Get("hello");
   if (!value.IsObject()) return false;
@@ -257,15 +263,12 @@ bool read_hello(Arguments& arguments, const Napi::Object& from, EngineSpec& out)
   primary.remotecnt = arguments.unsigned64_of(hello, "remotecnt");
   primary.virgin = virgin.As<Napi::Boolean>();
   primary.extended = out.secondary.extended;
-  const Napi::Value lost = hello.Get("lostCache");
-  primary.lost_cache = lost.IsBoolean() && lost.As<Napi::Boolean>();
-  const Napi::Value incomplete = hello.Get("incomplete");
-  primary.incomplete = incomplete.IsBoolean() && incomplete.As<Napi::Boolean>();
+  primary.lost_cache = is_true(hello, "lostCache");
+  primary.incomplete = is_true(hello, "incomplete");
   primary.generations = {arguments.unsigned64_of(hello, "generation"),
                          arguments.unsigned64_of(hello, "generationShared"),
                          arguments.unsigned64_of(hello, "generationOffered")};
-  const Napi::Value equal = hello.Get("contentsEqual");
-  primary.contents_equal = equal.IsBoolean() && equal.As<Napi::Boolean>();
+  primary.contents_equal = is_true(hello, "contentsEqual");
   return !arguments.bad();
 }
 
@@ -292,9 +295,8 @@ bool read_spec(Arguments& arguments, EngineSpec& spec) {
   spec.replies_fd = static_cast<int>(arguments.integer_of(from, "repliesFd", -1, INT32_MAX));
   spec.block_bytes = static_cast<uint32_t>(arguments.integer_of(from, "sectorBytes", 0, 4096));
   if (arguments.bad()) return false;
-  const Napi::Value force = from.Get("force");
   spec.primary = role == "primary";
-  spec.force = force.IsBoolean() && force.As<Napi::Boolean>();
+  spec.force = is_true(from, "force");
   spec.bootid = boot_id();
   if (!ResourceName::fits(spec.resource) || (!spec.primary && role != "secondary")) {
     arguments.refuse(0, "a resource name and the role primary or secondary");

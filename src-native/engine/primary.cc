@@ -165,13 +165,16 @@ Task<int> Primary::trust_own_copy() {
   co_return rc;
 }
 
+void Primary::take_boot(Metadata&, Extra& extra, Primary& self) {
+  extra.boot = self.config_.bootid;
+}
+
 /// From now on there is something that a power cut may take. One that has taken something is
 /// remembered until that is settled.
 Task<void> Primary::note_boot() {
   const Extra& own = metadata_.extra();
   if (own.boot == config_.bootid || own.lost_cache(config_.bootid)) co_return;
-  co_await update_metadata(
-      [](Metadata&, Extra& extra, Primary& self) { extra.boot = self.config_.bootid; });
+  co_await update_metadata(take_boot);
 }
 
 Task<void> Primary::attempt_once(Attempt& attempt) {
@@ -319,8 +322,7 @@ Task<int> Primary::adopt(Attempt& attempt) {
   if (from_peer) needs_peer_ = true;  // nothing may be written here alone from now on
   if (!from_peer && own.lost_cache(config_.bootid)) {
     // The peer has nothing better.
-    co_await update_metadata(
-        [](Metadata&, Extra& extra, Primary& self) { extra.boot = self.config_.bootid; });
+    co_await update_metadata(take_boot);
   }
   peer_localcnt_ = attempt.peer_localcnt;
   peer_remotecnt_ = attempt.peer_remotecnt;

@@ -90,6 +90,7 @@ class Primary : public Provider, private LinkEvents {
   Task<int> load(StartFailure& failure);
   Task<bool> decide_start(StartFailure& failure);
   Task<int> trust_own_copy();
+  static void take_boot(Metadata& metadata, Extra& extra, Primary& self);
   Task<void> note_boot();
   Task<void> note_clean();
   Task<void> note_failed_flush();

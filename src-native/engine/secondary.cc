@@ -87,11 +87,13 @@ void Secondary::refusal_text(const Decision& decision, char* out, std::size_t si
                 static_cast<unsigned long long>(metadata_.metadata().resuid));
 }
 
-Task<int> Secondary::update_metadata(MetadataChange change) {
+/// `change` may refer to what outlives this call.
+template <typename Change>
+Task<int> Secondary::update_metadata(Change change) {
   co_await metadata_.lock();
   Metadata metadata = metadata_.metadata();
   Extra extra = metadata_.extra();
-  change(metadata, extra, *this);
+  change(metadata, extra);
   int rc = 0;
   if (!(metadata == metadata_.metadata()) || !(extra == metadata_.extra())) {
     metadata.prevrole = Role::kSecondary;
@@ -104,21 +106,17 @@ Task<int> Secondary::update_metadata(MetadataChange change) {
 /// The primary has given up its disk, which it only does when we have everything: also all that its
 /// counter spoke of at the handshake.
 Task<int> Secondary::become_good(uint64_t generation) {
-  co_await metadata_.lock();
-  Metadata metadata = metadata_.metadata();
-  Extra extra = metadata_.extra();
-  ++metadata.localcnt;
-  Generations ids = extra.generations();
-  if (generation != 0) ids.agree(generation);  // the primary's, to which nothing is added there
-  ids.begin(host_.random());
-  extra.set(ids);
-  metadata.remotecnt =
-      std::max(metadata.remotecnt, config_.primary.localcnt);  // guard:stale-is-known
-  metadata.prevrole = Role::kSecondary;
-  extra.sync_target = extra.local_stale = false;
-  extra.peer_stale = true;
-  const int rc = co_await metadata_.store(metadata, extra);
-  metadata_.unlock();
+  const int rc = co_await update_metadata([this, generation](Metadata& metadata, Extra& extra) {
+    ++metadata.localcnt;
+    Generations ids = extra.generations();
+    if (generation != 0) ids.agree(generation);  // the primary's, to which nothing is added there
+    ids.begin(host_.random());
+    extra.set(ids);
+    metadata.remotecnt =
+        std::max(metadata.remotecnt, config_.primary.localcnt);  // guard:stale-is-known
+    extra.sync_target = extra.local_stale = false;
+    extra.peer_stale = true;
+  });
   primary_is_stale_ = rc == 0;
   co_return rc;
 }
@@ -132,16 +130,8 @@ Task<int> Secondary::adopt(const Decision& decision) {
     if (rc != 0) co_return rc;
     own_map_set_ = true;
   }
-  co_await metadata_.lock();
-  Metadata metadata = metadata_.metadata();
-  Extra extra = metadata_.extra();
-  apply(decision, metadata, extra);
-  int rc = 0;
-  if (!(metadata == metadata_.metadata()) || !(extra == metadata_.extra())) {
-    metadata.prevrole = Role::kSecondary;
-    rc = co_await metadata_.store(metadata, extra);
-  }
-  metadata_.unlock();
+  const int rc = co_await update_metadata(
+      [this, &decision](Metadata& metadata, Extra& extra) { apply(decision, metadata, extra); });
   co_return rc;
 }
 
@@ -304,7 +294,7 @@ Task<void> Secondary::run(SecondaryEnd& end) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
     co_await note_failed_flush(flushed);
   } else if (config_.bootid != 0) {
-    co_await update_metadata([](Metadata&, Extra& extra, const Secondary&) { extra.boot = 0; });
+    co_await update_metadata([](Metadata&, Extra& extra) { extra.boot = 0; });
   }
   co_await scope_.join();
   end = {75, "", {}};
@@ -550,8 +540,7 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
   if (message.cmd == Command::kMapStored) {
     if (message.dirty > 0) {
       failed_since_ = false;  // a pass begins that repairs it
-      rc = co_await update_metadata(
-          [](Metadata&, Extra& extra, const Secondary&) { extra.sync_target = true; });
+      rc = co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
     }
     if (rc == 0) rc = co_await before_first_request();
     co_return rc == 0 ? 0 : -EIO;
@@ -578,12 +567,11 @@ Task<int> Secondary::end_pass(uint64_t generation) {
     failed_since_ = false;  // what is copied next comes after this
     co_return -EIO;
   }
-  agreed_ = generation;
   // guard:sync-done-clears
-  const int rc = co_await update_metadata([](Metadata&, Extra& extra, const Secondary& self) {
+  const int rc = co_await update_metadata([generation](Metadata&, Extra& extra) {
     extra.sync_target = extra.local_stale = extra.peer_stale = false;
     Generations ids = extra.generations();
-    if (self.agreed_ != 0) ids.agree(self.agreed_);
+    if (generation != 0) ids.agree(generation);
     extra.set(ids);
   });
   co_return rc;
@@ -718,16 +706,14 @@ Task<void> Secondary::note_failed_flush(int rc) {
   if (rc == -EOPNOTSUPP) co_return;  // a disk without a cache
   co_await note_incomplete();
   if (primary_is_stale_ || !config_.extended) co_return;
-  co_await update_metadata(
-      [](Metadata&, Extra& extra, const Secondary&) { extra.local_stale = true; });
+  co_await update_metadata([](Metadata&, Extra& extra) { extra.local_stale = true; });
 }
 
 /// What was stored here may be gone: this copy is incomplete until a pass has repaired it.
 Task<void> Secondary::note_incomplete() {
   if (primary_is_stale_) co_return;  // it has nothing better
   failed_since_ = true;
-  co_await update_metadata(
-      [](Metadata&, Extra& extra, const Secondary&) { extra.sync_target = true; });
+  co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
 }
 
 void Secondary::reply_final(Job& job, const ReplyMessage& reply) {

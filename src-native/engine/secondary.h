@@ -105,8 +105,8 @@ class Secondary {
   void release_range(Job& job);
   void count_error(Command cmd);
   Task<int> become_good(uint64_t generation);
-  using MetadataChange = void (*)(Metadata&, Extra&, const Secondary&);
-  Task<int> update_metadata(MetadataChange change);
+  template <typename Change>  // void(Metadata&, Extra&)
+  Task<int> update_metadata(Change change);
   void say_alive();
   Task<void> watch_silence();
   Task<void> run_writer();
@@ -145,7 +145,6 @@ class Secondary {
   SleepTimer silence_;
   std::unique_ptr<std::byte[]> staging_;
   std::byte setup_head_[1024];
-  uint64_t agreed_ = 0;  // generation that the primary says both have
   Packet alive_;
   EngineCounters counters_;
   uint32_t on_disk_ = 0;
