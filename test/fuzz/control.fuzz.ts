@@ -5,6 +5,7 @@ import { connect } from 'node:net';
 import { ControlServer } from '../../src/control/server.ts';
 import { HastError } from '../../src/error.ts';
 import { native } from '../../src/native.ts';
+import { resourceOf } from '../helper/fake-daemon.ts';
 import { ask } from '../helper/http.ts';
 import { makeTempdir } from '../helper/tempdir.ts';
 import { fuzz } from './loop.ts';
@@ -23,22 +24,7 @@ const server = new ControlServer({
   onProblem: (text) => problems.push(text),
   backend: {
     names: () => ['data', 'a b'],
-    status: (name) =>
-      Promise.resolve({
-        name,
-        provname: name,
-        role: 'init',
-        local: `/dev/${name}`,
-        remote: '192.0.2.1',
-        source: null,
-        export: 'uds:///run/x.nbd',
-        replication: 'memsync',
-        checksum: 'none',
-        compression: 'hole',
-        notes: [],
-        lastError: null,
-        worker: null,
-      }),
+    status: (name) => Promise.resolve(resourceOf(name)),
     changeRole: (name, { role, force, ifUnused }) => {
       if (!['init', 'primary', 'secondary'].includes(role)) throw new Error(`the role ${role}`);
       if (typeof force !== 'boolean' || typeof ifUnused !== 'boolean') throw new Error('the flags');

@@ -6,6 +6,7 @@
 #include <bit>
 #include <string>
 
+#include "codec/block_cuts.h"
 #include "codec/checksum.h"
 #include "codec/metadata.h"
 #include "fuzz_input.h"
@@ -13,7 +14,7 @@
 namespace hast::fuzz {
 namespace {
 
-using Block = std::array<std::byte, kMetadataBytes>;
+using test::Block;
 
 /// Gives a damaged record the magic, version and sums that let its fields be looked at.
 void repair_record(Block& block, unsigned slot) {
@@ -32,7 +33,7 @@ void repair_record(Block& block, unsigned slot) {
   store_le(record.data() + crc_at, crc32c_of(record.first(crc_at)));
 }
 
-Block block_of(Input& input, uint8_t choices) {
+Block block_from(Input& input, uint8_t choices) {
   Block block{};
   const ConstBytes bytes = input.take(block.size());
   std::copy(bytes.begin(), bytes.end(), block.begin());
@@ -67,6 +68,8 @@ Update update_of(Input input, uint8_t choices, const Metadata& before) {
   update.extra.local_stale = (changes & 64) != 0;
   update.extra.generation = input.byte();
   for (uint64_t& id : update.extra.history) id = input.byte();
+  update.extra.peer_stale = (changes & 128) != 0;
+  update.extra.boot = input.byte();
   return update;
 }
 
@@ -77,21 +80,13 @@ bool same_state(const MetadataBlock& a, const MetadataBlock& b) {
 
 /// Every power cut: within a step any set of its sectors may have been written, before the flush.
 void check_cuts(const MetadataBlock& before, const BlockPlan& plan, uint32_t sector_bytes) {
-  Block disk;
-  std::copy(before.bytes().begin(), before.bytes().end(), disk.begin());
+  Block disk = test::block_of(before);
   for (uint32_t i = 0; i < plan.step_count; i++) {
     const BlockPlan::Step& step = plan.steps[i];
     HAST_ASSERT_OP(step.length, >, 0u);
     HAST_ASSERT_OP((step.offset | step.length) % sector_bytes, ==, 0u);
     HAST_ASSERT_OP(step.offset + step.length, <=, kMetadataBytes);
-    const uint32_t sectors = step.length / sector_bytes;
-    for (uint32_t written = 0; written < 1u << sectors; written++) {
-      Block torn = disk;
-      for (uint32_t sector = 0; sector < sectors; sector++) {
-        if ((written >> sector & 1) == 0) continue;
-        const uint32_t at = step.offset + sector * sector_bytes;
-        std::memcpy(torn.data() + at, plan.after.bytes().data() + at, sector_bytes);
-      }
+    for (const Block& torn : test::torn(disk, step, plan.after, sector_bytes)) {
       const Result<MetadataBlock> found = MetadataBlock::decode(torn);
       HAST_ASSERT(found.has_value());
       HAST_ASSERT(same_state(*found, before) || same_state(*found, plan.after));
@@ -118,7 +113,7 @@ void check_update(const MetadataBlock& block, const Update& update) {
 void check(Input input) {
   const uint8_t choices = input.byte();
   const ConstBytes changes = input.take(64);
-  const Result<MetadataBlock> decoded = MetadataBlock::decode(block_of(input, choices));
+  const Result<MetadataBlock> decoded = MetadataBlock::decode(block_from(input, choices));
   if (!decoded) {
     HAST_ASSERT(decoded.error().code == Code::META_INVALID);
     return;

@@ -2,6 +2,7 @@
 
 #include <random>
 
+#include "codec/block_cuts.h"
 #include "codec/checksum.h"
 #include "codec/layout.h"
 #include "vectors.h"
@@ -43,31 +44,6 @@ Metadata sample() {
   m.keepdirty = 2;
   m.offset = 1 << 20;
   return m;
-}
-
-using Block = std::array<std::byte, kMetadataBytes>;
-
-Block block_of(const MetadataBlock& block) {
-  Block bytes;
-  std::memcpy(bytes.data(), block.bytes().data(), bytes.size());
-  return bytes;
-}
-
-/// What a power cut may leave of a step: every subset of its sectors is new.
-std::vector<Block> torn(const Block& disk, const BlockPlan::Step& step, const MetadataBlock& after,
-                        uint32_t sector_bytes) {
-  std::vector<Block> all;
-  const uint32_t sectors = step.length / sector_bytes;
-  for (uint32_t subset = 0; subset < 1u << sectors; subset++) {
-    Block mixed = disk;
-    for (uint32_t i = 0; i < sectors; i++) {
-      if ((subset >> i & 1) == 0) continue;
-      const uint32_t at = step.offset + i * sector_bytes;
-      std::memcpy(mixed.data() + at, after.bytes().data() + at, sector_bytes);
-    }
-    all.push_back(mixed);
-  }
-  return all;
 }
 
 void carry_out(Block& disk, const BlockPlan::Step& step, const MetadataBlock& after) {
@@ -306,6 +282,20 @@ TEST(metadata, "a power cut at any sector of any update leaves the old state or 
         disk = cuts[random() % cuts.size()];
       }
     }
+  }
+}
+
+TEST(metadata, "every fact comes back as it was written") {
+  Extra extra;
+  extra.set({11, 12, 13});
+  extra.sync_target = extra.local_stale = extra.peer_stale = true;
+  extra.boot = 14;
+  for (const uint32_t sector : kSectors) {
+    const BlockPlan plan = MetadataBlock::create(sample()).plan_update(sample(), extra, sector);
+    const Result<MetadataBlock> back = MetadataBlock::decode(plan.after.bytes());
+    REQUIRE(back.has_value());
+    CHECK(back->extra_known() && back->extra() == extra);
+    CHECK(back->extra().lost_cache(15) && !back->extra().lost_cache(14));
   }
 }
 

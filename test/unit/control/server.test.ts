@@ -17,6 +17,7 @@ import { ControlServer } from '../../../src/control/server.ts';
 import { HastError } from '../../../src/error.ts';
 import { native } from '../../../src/native.ts';
 import { until, withDeadline } from '../../helper/deadline.ts';
+import { resourceOf } from '../../helper/fake-daemon.ts';
 import { type Answer, ask } from '../../helper/http.ts';
 import { inTempdir } from '../../helper/tempdir.ts';
 
@@ -57,21 +58,10 @@ const WORKER: NonNullable<ResourceStatus['worker']> = {
 };
 
 function statusOf(name: string): ResourceStatus {
-  return {
-    name,
-    provname: name,
+  return resourceOf(name, {
     role: name === 'data' ? 'primary' : 'init',
-    local: `/dev/${name}`,
-    remote: '192.0.2.1',
-    source: null,
-    export: 'uds:///run/x.nbd',
-    replication: 'memsync',
-    checksum: 'none',
-    compression: 'hole',
-    notes: [],
-    lastError: null,
     worker: name === 'data' ? WORKER : null,
-  };
+  });
 }
 
 interface Bench {
