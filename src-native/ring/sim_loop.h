@@ -24,10 +24,11 @@ class SimLoop final : public Loop {
   bool run_until_idle(uint64_t turns_max = 1u << 24);
   /// Lets `us` pass, running everything due on the way.
   void advance(uint64_t us);
-  /// Steps until `condition()` holds; false when the loop became idle or `limit_us` passed before.
+  /// Steps until `condition()` holds; false when the loop became idle or `limit_us` passed before:
+  /// timers that come again and again would keep it going for ever.
   template <typename Condition>
-  bool run_until(Condition condition, uint64_t limit_us = UINT64_MAX) {
-    const uint64_t end_us = limit_us > UINT64_MAX - now_us_ ? UINT64_MAX : now_us_ + limit_us;
+  bool run_until(Condition condition, uint64_t limit_us = kPatienceUs) {
+    const uint64_t end_us = now_us_ + limit_us;
     run_now();
     while (!condition()) {
       if (next_due_us() > end_us || !step()) return false;
@@ -36,6 +37,8 @@ class SimLoop final : public Loop {
   }
 
  private:
+  static constexpr uint64_t kPatienceUs = 600'000'000;
+
   uint64_t now_us_ = 1'000'000;
 };
 
