@@ -1,7 +1,11 @@
 #include "codec/checksum.h"
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/sha.h>
 #include <zlib.h>
+
+#include <vector>
 
 #include "base/assert.h"
 
@@ -43,6 +47,26 @@ std::array<std::byte, 32> sha256_of(ConstBytes data) {
   SHA256(reinterpret_cast<const unsigned char*>(data.data()), data.size(),
          reinterpret_cast<unsigned char*>(hash.data()));
   return hash;
+}
+
+std::array<std::byte, 32> hmac_sha256(ConstBytes key, std::span<const ConstBytes> parts) {
+  HAST_ASSERT(!key.empty() && key.size() <= INT32_MAX);
+  std::vector<std::byte> message;
+  for (const ConstBytes part : parts) message.insert(message.end(), part.begin(), part.end());
+  std::array<std::byte, 32> hash;
+  const unsigned char* done =
+      HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+           reinterpret_cast<const unsigned char*>(message.data()), message.size(),
+           reinterpret_cast<unsigned char*>(hash.data()), nullptr);
+  HAST_ASSERT(done != nullptr);
+  return hash;
+}
+
+bool same_bytes(ConstBytes a, ConstBytes b) {
+  if (a.size() != b.size()) return false;
+  uint8_t difference = 0;
+  for (size_t i = 0; i < a.size(); i++) difference |= static_cast<uint8_t>(a[i] ^ b[i]);
+  return difference == 0;
 }
 
 std::string_view checksum_name(Checksum checksum) {

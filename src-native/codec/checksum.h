@@ -7,7 +7,8 @@
 
 #include "base/bytes.h"
 
-/// CRC-32 (zlib's) and SHA-256 (OpenSSL's), and their names on the wire. Pure; any thread.
+/// CRC-32 (zlib's), SHA-256 and HMAC-SHA256 (OpenSSL's), and their names on the wire. Pure; any
+/// thread.
 namespace hast {
 
 enum class Checksum : uint8_t {
@@ -25,6 +26,10 @@ uint32_t crc32_of(ConstBytes data, uint32_t seed = 0);
 /// areas.
 uint32_t crc32c_of(ConstBytes data);
 std::array<std::byte, 32> sha256_of(ConstBytes data);
+/// Of all parts as one message. `key`: at least one byte.
+std::array<std::byte, 32> hmac_sha256(ConstBytes key, std::span<const ConstBytes> parts);
+/// In constant time, but for the lengths.
+bool same_bytes(ConstBytes a, ConstBytes b);
 
 /// "crc32", "sha256"; "none" for the rest.
 std::string_view checksum_name(Checksum checksum);

@@ -47,6 +47,44 @@ void put_extension(NvWriter& nv, const Extension& extension) {
   nv.number("genoffer", ids.offered);
 }
 
+// --- signing
+// ---------------------------------------------------------------------------------------
+
+/// With their NUL, which no other text of ours goes on behind.
+constexpr std::string_view kRequestLabel("hastd M2", 9);
+constexpr std::string_view kReplyLabel("hastd R2", 9);
+
+/// The entry `auth` is the last 46 bytes of an area.
+constexpr size_t kAuthEntryBytes = kNvHeadBytes + 8 + 32;
+using AuthEntry = std::array<std::byte, kAuthEntryBytes>;
+
+AuthEntry auth_entry(std::string_view label, const AuthKey& key, ConstBytes before) {
+  const ConstBytes parts[] = {std::as_bytes(std::span(label)), key.primary, key.secondary, before};
+  const ConstBytes secret = std::as_bytes(std::span(key.secret));
+  AuthEntry entry;
+  NvWriter nv{Bytes(entry)};
+  nv.bytes("auth", hmac_sha256(secret, parts));
+  HAST_ASSERT(nv.size() == entry.size());
+  return entry;
+}
+
+size_t sign(Bytes out, size_t bytes, std::string_view label, const AuthKey& key) {
+  if (!key.on()) return bytes;
+  const size_t whole = bytes + kAuthEntryBytes;
+  if (bytes < kHeadBytes || whole > out.size()) return 0;
+  const AuthEntry entry = auth_entry(label, key, out.first(bytes).subspan(kHeadBytes));
+  std::memcpy(out.data() + bytes, entry.data(), entry.size());
+  store_le(out.data() + 1, static_cast<uint32_t>(whole - kHeadBytes));
+  return whole;
+}
+
+bool proven(ConstBytes area, std::string_view label, const AuthKey& key) {
+  HAST_ASSERT(key.on());
+  if (area.size() < kAuthEntryBytes) return false;
+  const ConstBytes before = area.first(area.size() - kAuthEntryBytes);
+  return same_bytes(auth_entry(label, key, before), area.last(kAuthEntryBytes));
+}
+
 // --- decoding: one pass, the first entry of a name counts
 // --------------------------------------------
 
@@ -116,6 +154,14 @@ Result<NvReader> open_area(ConstBytes area) {
   Result<NvReader> nv = NvReader::open(area);
   if (!nv) return invalid(nv.error().what);
   return nv;
+}
+
+std::optional<Nonce> nonce_of(const NvReader& nv) {
+  const std::optional<ConstBytes> bytes = nv.bytes("nonce");
+  Nonce nonce;
+  if (!bytes || bytes->size() != nonce.size()) return std::nullopt;
+  std::memcpy(nonce.data(), bytes->data(), nonce.size());
+  return nonce;
 }
 
 bool take_token(const NvReader& nv, Token& token) {
@@ -217,17 +263,14 @@ Result<void> accept_payload(const PayloadInfo& info, ConstBytes payload, Bytes d
 // --- set-up
 // -----------------------------------------------------------------------------------------
 
-bool tokens_equal(const Token& a, const Token& b) {
-  uint8_t difference = 0;
-  for (size_t i = 0; i < a.size(); i++) difference |= static_cast<uint8_t>(a[i] ^ b[i]);
-  return difference == 0;
-}
+bool tokens_equal(const Token& a, const Token& b) { return same_bytes(a, b); }
 
 size_t encode_first_request(Bytes out, uint8_t version, const FirstRequest& message) {
   NvWriter nv = after_head(out);
   nv.string("resource", message.resource);
   nv.scalar("version", message.version);
   if (message.ext != 0) nv.scalar("ext", message.ext);
+  if (message.nonce) nv.bytes("nonce", *message.nonce);
   return finish(out, version, nv);
 }
 
@@ -241,6 +284,7 @@ size_t encode_first_reply(Bytes out, uint8_t version, const FirstReply& message)
   nv.scalar("version", message.version);
   nv.bytes("token", message.token);
   if (message.ext != 0) nv.scalar("ext", message.ext);
+  if (message.nonce) nv.bytes("nonce", *message.nonce);
   return finish(out, version, nv);
 }
 
@@ -291,6 +335,7 @@ Result<FirstRequest> decode_first_request(ConstBytes area) {
   message.resource = *resource;
   message.version = version_of(*nv);
   message.ext = nv->number<uint32_t>("ext").value_or(0);
+  message.nonce = nonce_of(*nv);
   return message;
 }
 
@@ -309,6 +354,7 @@ Result<FirstReply> decode_first_reply(ConstBytes area) {
   }
   if (!take_token(*nv, message.token)) return invalid("a first reply without a token of 16 bytes");
   message.ext = nv->number<uint32_t>("ext").value_or(0);
+  message.nonce = nonce_of(*nv);
   return message;
 }
 
@@ -358,6 +404,22 @@ Result<SecondReply> decode_second_reply(ConstBytes area) {
   message.extension = extension_of(*nv);
   message.payload = payload_of(*nv);
   return message;
+}
+
+size_t sign_second_request(Bytes out, size_t bytes, const AuthKey& key) {
+  return sign(out, bytes, kRequestLabel, key);
+}
+
+size_t sign_second_reply(Bytes out, size_t bytes, const AuthKey& key) {
+  return sign(out, bytes, kReplyLabel, key);
+}
+
+bool second_request_proven(ConstBytes area, const AuthKey& key) {
+  return proven(area, kRequestLabel, key);
+}
+
+bool second_reply_proven(ConstBytes area, const AuthKey& key) {
+  return proven(area, kReplyLabel, key);
 }
 
 // --- requests

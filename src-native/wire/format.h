@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -22,6 +23,8 @@ namespace hast {
 inline constexpr uint8_t kWireVersion = 2;
 inline constexpr size_t kHeadBytes = 5;
 inline constexpr size_t kTokenBytes = 16;
+inline constexpr size_t kNonceBytes = 16;
+inline constexpr size_t kSecretBytesMax = 1024;
 inline constexpr uint16_t kDefaultPort = 8457;
 
 /// No request or reply of ours is longer than this (head and nv area).
@@ -84,6 +87,17 @@ using Token = std::array<std::byte, kTokenBytes>;
 /// In constant time.
 bool tokens_equal(const Token& a, const Token& b);
 
+using Nonce = std::array<std::byte, kNonceBytes>;
+
+/// What the second messages of one pair of connections are signed with, on both nodes the same.
+struct AuthKey {
+  std::string secret;  ///< 1 to kSecretBytesMax bytes; empty: nothing is signed, nothing asked for
+  Nonce primary{};
+  Nonce secondary{};
+
+  bool on() const { return !secret.empty(); }
+};
+
 /// What our kind adds to the second messages. Written only when `ext` is not 0.
 struct Extension {
   uint32_t ext = 0;
@@ -97,6 +111,7 @@ struct FirstRequest {
   std::string_view resource;
   uint8_t version = kWireVersion;  ///< absent or 0 is read as 1
   uint32_t ext = 0;
+  std::optional<Nonce> nonce;  ///< the sender has a secret
 };
 
 /// R1: the answer to M1, and any refusal.
@@ -104,6 +119,7 @@ struct FirstReply {
   uint8_t version = 1;  ///< absent or 0 is read as 1
   Token token{};
   uint32_t ext = 0;
+  std::optional<Nonce> nonce;              ///< the sender has a secret
   std::optional<std::string_view> errmsg;  ///< set: refused, nothing else counts but `wait`
   bool wait = false;                       ///< the peer is still primary, try again for a while
 };
@@ -143,11 +159,21 @@ size_t encode_first_reply(Bytes out, uint8_t version, const FirstReply& message)
 size_t encode_second_request(Bytes out, uint8_t version, const SecondRequest& message);
 size_t encode_second_reply(Bytes out, uint8_t version, const SecondReply& message);
 
+/// Appends the signature to the message that `out` begins with, `bytes` long (not a refusal).
+/// Returns the new length, or 0 when it does not fit. Without a secret: does nothing.
+size_t sign_second_request(Bytes out, size_t bytes, const AuthKey& key);
+size_t sign_second_reply(Bytes out, size_t bytes, const AuthKey& key);
+
 /// Error of each: MESSAGE_INVALID with the reason.
 Result<FirstRequest> decode_first_request(ConstBytes area);
 Result<FirstReply> decode_first_reply(ConstBytes area);
 Result<SecondRequest> decode_second_request(ConstBytes area);
 Result<SecondReply> decode_second_reply(ConstBytes area);
+
+/// Does the area end with the signature that this key makes of all before it? Compared in constant
+/// time. The key has a secret.
+bool second_request_proven(ConstBytes area, const AuthKey& key);
+bool second_reply_proven(ConstBytes area, const AuthKey& key);
 
 // --- requests (connection 1) and replies (connection 2)
 // -------------------------------------------

@@ -482,3 +482,115 @@ TEST(errno_map, "numbers are translated both ways, and unknown ones are EIO") {
     if (wire != 5) CHECK_EQ(errno_from_wire(wire), number);
   }
 }
+
+namespace {
+
+AuthKey auth_key() {
+  AuthKey key;
+  key.secret = "key";
+  key.primary.fill(std::byte{1});
+  key.secondary.fill(std::byte{2});
+  return key;
+}
+
+ByteVector second_request_signed(const AuthKey& key) {
+  SecondRequest message;
+  message.resource = "data";
+  message.resuid = 7;
+  message.extension.ext = kExtExtended;
+  ByteVector out(1024);
+  const size_t plain = encode_second_request(out, kWireVersion, message);
+  out.resize(sign_second_request(out, plain, key));
+  return out;
+}
+
+ByteVector second_reply_signed(const AuthKey& key) {
+  SecondReply message;
+  message.datasize = 1 << 20;
+  message.extentsize = 131072;
+  message.syncsrc = SyncSource::kPrimary;
+  message.mapsize = 512;
+  message.payload.size_bytes = 512;
+  message.extension.ext = kExtExtended;
+  ByteVector out(1024);
+  const size_t plain = encode_second_reply(out, kWireVersion, message);
+  out.resize(sign_second_reply(out, plain, key));
+  return out;
+}
+
+ConstBytes area_of(const ByteVector& message) { return ConstBytes(message).subspan(kHeadBytes); }
+
+}  // namespace
+
+TEST(format, "HMAC-SHA256 is that of RFC 4231 and of every other node") {
+  const auto bytes = [](std::string_view text) { return std::as_bytes(std::span(text)); };
+  const ConstBytes parts[] = {bytes("what do ya want "), bytes("for nothing?")};
+  const auto hash = hmac_sha256(bytes("Jefe"), parts);
+  CHECK(ByteVector(hash.begin(), hash.end()) ==
+        unhex("5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"));
+}
+
+TEST(format, "a signature is the last entry, and the head counts it") {
+  for (const ByteVector& message :
+       {second_request_signed(auth_key()), second_reply_signed(auth_key())}) {
+    REQUIRE(message.size() > kHeadBytes);
+    CHECK_EQ(head_of(message).nv_bytes, area_of(message).size());
+    const Result<NvReader> nv = NvReader::open(area_of(message));
+    REQUIRE(nv.has_value());
+    CHECK_EQ(nv->bytes("auth").value_or(ConstBytes()).size(), 32u);
+  }
+  CHECK(second_request_proven(area_of(second_request_signed(auth_key())), auth_key()));
+  CHECK(second_reply_proven(area_of(second_reply_signed(auth_key())), auth_key()));
+  // Without a secret nothing changes.
+  CHECK_EQ(second_request_signed({}).size() + 46, second_request_signed(auth_key()).size());
+}
+
+TEST(format, "no bit of a signed message can change") {
+  const AuthKey key = auth_key();
+  ByteVector request = second_request_signed(key);
+  for (size_t bit = kHeadBytes * 8; bit < request.size() * 8; ++bit) {
+    request[bit / 8] ^= std::byte(1u << (bit % 8));
+    CHECK(!second_request_proven(area_of(request), key));
+    request[bit / 8] ^= std::byte(1u << (bit % 8));
+  }
+  ByteVector reply = second_reply_signed(key);
+  for (size_t bit = kHeadBytes * 8; bit < reply.size() * 8; ++bit) {
+    reply[bit / 8] ^= std::byte(1u << (bit % 8));
+    CHECK(!second_reply_proven(area_of(reply), key));
+    reply[bit / 8] ^= std::byte(1u << (bit % 8));
+  }
+}
+
+TEST(format, "a signature is of one secret, one set-up and one direction") {
+  const AuthKey key = auth_key();
+  AuthKey secret = key, later = key, swapped = key;
+  secret.secret = "kez";
+  later.secondary[0] = std::byte{9};
+  std::swap(swapped.primary, swapped.secondary);
+  const ByteVector request = second_request_signed(key);
+  for (const AuthKey& other : {secret, later, swapped}) {
+    CHECK(!second_request_proven(area_of(request), other));
+  }
+  CHECK(!second_reply_proven(area_of(request), key));
+  ByteVector longer = request;
+  longer.push_back(std::byte{0});
+  CHECK(!second_request_proven(area_of(longer), key));
+  CHECK(!second_request_proven(area_of(second_request_signed({})), key));
+  CHECK(!second_request_proven({}, key));
+}
+
+TEST(format, "the nonces of the first messages come back") {
+  Nonce nonce;
+  nonce.fill(std::byte{5});
+  FirstRequest request;
+  request.resource = "data";
+  request.nonce = nonce;
+  ByteVector out(1024);
+  out.resize(encode_first_request(out, 1, request));
+  CHECK(decode_first_request(area_of(out))->nonce == nonce);
+  FirstReply reply;
+  reply.nonce = nonce;
+  out.resize(1024);
+  out.resize(encode_first_reply(out, 2, reply));
+  CHECK(decode_first_reply(area_of(out))->nonce == nonce);
+}
