@@ -33,9 +33,15 @@ interface Mutant {
 }
 
 const ENGINE = 'src-native/engine';
-const NAMED = ['replication: ', 'decision: ', 'failure: ', 'loss: ', 'peer: '];
+const NAMED = ['replication: ', 'decision: ', 'failure: ', 'loss: ', 'peer: ', 'secret: '];
 
 const MUTANTS: readonly Mutant[] = [
+  {
+    guard: 'peer-proves-secret',
+    file: 'connector.cc',
+    find: 'if (auth_.on() && !second_reply_proven(area, auth_)) {',
+    replace: 'if (false) {',
+  },
   {
     guard: 'map-before-data',
     file: 'primary_io.cc',

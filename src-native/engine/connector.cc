@@ -177,10 +177,18 @@ void Connector::refuse(Attempt& attempt, std::string_view text, bool wait) {
   }
 }
 
-Task<void> Connector::first_connection(const ConnectorFacts&, Attempt& attempt) {
+Task<void> Connector::first_connection(const ConnectorFacts& facts, Attempt& attempt) {
   FirstRequest hello;
   hello.resource = metadata_.metadata().resource.view();
   hello.ext = kExtExtended;
+  auth_ = {};
+  auth_.secret = facts.secret;
+  if (auth_.on()) {
+    for (std::size_t i = 0; i < kNonceBytes; i += 8) {
+      store_le(auth_.primary.data() + i, host_.random());
+    }
+    hello.nonce = auth_.primary;
+  }
   const std::size_t bytes = encode_first_request(Bytes(out_), version_, hello);
   int rc = co_await send_message(*first_, bytes);
   if (rc != 0) {
@@ -208,14 +216,27 @@ Task<void> Connector::first_connection(const ConnectorFacts&, Attempt& attempt) 
     refuse(attempt, *reply->errmsg, reply->wait);
     co_return;
   }
-  if (reply->version > kWireVersion) {
-    say(attempt, AttemptKind::kMismatch, "the peer chose a protocol version above 2");
-    co_return;
-  }
+  if (!first_reply_fits(*reply, attempt)) co_return;
   version_ = reply->version;
   token_ = reply->token;
   extended_ = (reply->ext & kExtExtended) != 0;
   first_reader_->consume_head();
+}
+
+/// Also ends it for a peer that cannot prove anything, before it is told more than our name.
+bool Connector::first_reply_fits(const FirstReply& reply, Attempt& attempt) {
+  if (reply.version > kWireVersion) {
+    say(attempt, AttemptKind::kMismatch, "the peer chose a protocol version above 2");
+    return false;
+  }
+  if (!auth_.on()) return true;
+  if (!reply.nonce || (reply.ext & kExtExtended) == 0) {
+    say(attempt, AttemptKind::kRefused,
+        "the peer has no secret for the resource: configure the same file on both nodes");
+    return false;
+  }
+  auth_.secondary = *reply.nonce;
+  return true;
 }
 
 Task<int> Connector::ensure_identity() {
@@ -268,7 +289,8 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
                          metadata_.extra().generations()};
   }
   attempt.settings.epoch = message.extension.epoch;
-  const std::size_t bytes = encode_second_request(Bytes(out_), version_, message);
+  const std::size_t plain = encode_second_request(Bytes(out_), version_, message);
+  const std::size_t bytes = sign_second_request(Bytes(out_), plain, auth_);
   rc = co_await send_message(*second, bytes);
   if (rc != 0) {
     say_errno(attempt, "cannot send the second message", rc);
@@ -296,6 +318,29 @@ Task<void> Connector::run_link(Attempt& attempt) {
   attempt.link_running = false;
 }
 
+bool Connector::reply_is_sane(const ConnectorFacts& facts, const SecondReply& reply,
+                              Attempt& attempt) {
+  if (reply.datasize != facts.data_bytes || reply.extentsize != facts.extent_bytes) {
+    attempt.kind = AttemptKind::kMismatch;
+    std::snprintf(attempt.text, sizeof attempt.text,
+                  "sizes differ: data %llu here, %llu there; extents %u here, %u there "
+                  "(a pair with an original needs 'hastctl create --layout hast' on this node)",
+                  static_cast<unsigned long long>(facts.data_bytes),
+                  static_cast<unsigned long long>(reply.datasize), facts.extent_bytes,
+                  reply.extentsize);
+    return false;
+  }
+  const bool source_known =
+      reply.syncsrc == SyncSource::kPrimary || reply.syncsrc == SyncSource::kSecondary;
+  const bool virgin_sane =
+      !reply.virgin || (reply.syncsrc == SyncSource::kPrimary && reply.localcnt == 0);
+  if (!source_known || !virgin_sane) {
+    say(attempt, AttemptKind::kMismatch, "the peer's answer contradicts itself");
+    return false;
+  }
+  return true;
+}
+
 Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt) {
   ConstBytes area;
   const int rc = co_await read_message(*first_reader_, area);
@@ -320,24 +365,11 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
     refuse(attempt, *reply.errmsg, false);
     co_return;
   }
-  if (reply.datasize != facts.data_bytes || reply.extentsize != facts.extent_bytes) {
-    attempt.kind = AttemptKind::kMismatch;
-    std::snprintf(attempt.text, sizeof attempt.text,
-                  "sizes differ: data %llu here, %llu there; extents %u here, %u there "
-                  "(a pair with an original needs 'hastctl create --layout hast' on this node)",
-                  static_cast<unsigned long long>(facts.data_bytes),
-                  static_cast<unsigned long long>(reply.datasize), facts.extent_bytes,
-                  reply.extentsize);
+  if (auth_.on() && !second_reply_proven(area, auth_)) {  // guard:peer-proves-secret
+    say(attempt, AttemptKind::kRefused, "the peer could not prove that it knows the secret");
     co_return;
   }
-  const bool source_known =
-      reply.syncsrc == SyncSource::kPrimary || reply.syncsrc == SyncSource::kSecondary;
-  const bool virgin_sane =
-      !reply.virgin || (reply.syncsrc == SyncSource::kPrimary && reply.localcnt == 0);
-  if (!source_known || !virgin_sane) {
-    say(attempt, AttemptKind::kMismatch, "the peer's answer contradicts itself");
-    co_return;
-  }
+  if (!reply_is_sane(facts, reply, attempt)) co_return;
   attempt.peer_localcnt = reply.localcnt;
   attempt.peer_remotecnt = reply.remotecnt;
   attempt.peer_virgin = reply.virgin;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/deps.h"
@@ -51,6 +52,7 @@ struct ConnectorFacts {
   bool forced = false;  ///< the operator has said that our copy counts
   Checksum checksum = Checksum::kNone;
   Compression compression = Compression::kHole;
+  std::string secret;  ///< shared with the peer; empty: none
 };
 
 /// The primary's side of the set-up (wire-protocol 4): both connections, M1 to R2 and the map.
@@ -73,6 +75,8 @@ class Connector {
   Task<void> second_connection(const ConnectorFacts& facts, Attempt& attempt, Scope& scope);
   Task<void> read_answer(const ConnectorFacts& facts, Attempt& attempt);
   Task<int> ensure_identity();
+  bool first_reply_fits(const FirstReply& reply, Attempt& attempt);
+  bool reply_is_sane(const ConnectorFacts& facts, const SecondReply& reply, Attempt& attempt);
   Task<int> send_message(Stream& stream, std::size_t bytes);
   Task<int> read_message(PacketReader& reader, ConstBytes& area);
   Task<int> receive_map(const SecondReply& reply, Attempt& attempt);
@@ -89,6 +93,7 @@ class Connector {
   std::unique_ptr<Stream> first_;
   std::unique_ptr<PacketReader> first_reader_;
   Token token_{};
+  AuthKey auth_;
   uint8_t version_ = 1;  // of the last negotiation: what the next first message carries
   bool extended_ = false;
   bool virgin_ = false;

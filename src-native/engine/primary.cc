@@ -189,6 +189,7 @@ Task<void> Primary::attempt_once(Attempt& attempt) {
   facts.forced = config_.force;
   facts.checksum = settings_.checksum;
   facts.compression = settings_.compression;
+  facts.secret = settings_.secret;
   co_await connector_.attempt(facts, attempt, scope_);
   last_kind_ = attempt.kind;
   std::snprintf(last_attempt_, sizeof last_attempt_, "%s",

@@ -24,6 +24,7 @@ struct PrimarySettings {
   Compression compression = Compression::kHole;
   uint32_t timeout_ms = 20000;
   bool metaflush = true;
+  std::string secret;  ///< shared with the peer; empty: none
 };
 
 struct PrimaryConfig {

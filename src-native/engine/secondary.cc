@@ -243,7 +243,8 @@ Task<int> Secondary::send_setup_reply(const Decision& decision, SecondaryEnd& en
     payload = prepare_payload(config_.compression, config_.checksum, bytes,
                               std::span<std::byte, kHoleBytes>(hole), reply.payload);
   }
-  const std::size_t head = encode_second_reply(Bytes(setup_head_), config_.version, reply);
+  std::size_t head = encode_second_reply(Bytes(setup_head_), config_.version, reply);
+  if (!refused) head = sign_second_reply(Bytes(setup_head_), head, config_.auth);
   HAST_ASSERT(head > 0);
   iovec parts[2] = {{setup_head_, head}, {const_cast<std::byte*>(payload.data()), payload.size()}};
   const int rc = co_await send_all(*requests_, std::span<iovec>(parts, payload.empty() ? 1 : 2));

@@ -26,6 +26,7 @@ struct SecondaryConfig {
   uint32_t timeout_ms = 20000;
   Checksum checksum = Checksum::kNone;
   Compression compression = Compression::kHole;
+  AuthKey auth;  ///< what the second message was proven with, and the answer is signed with
 };
 
 /// How a secondary ended.

@@ -220,6 +220,7 @@ void Node::become_primary(bool force) {
   config.settings.checksum = pair_.options.checksum;
   config.settings.compression = pair_.options.compression;
   config.settings.timeout_ms = pair_.options.timeout_ms;
+  config.settings.secret = pair_.options.secret[static_cast<std::size_t>(index_)];
   life.primary = std::make_unique<Primary>(*life.disk, *life.dialer, life.host, config,
                                            life.slab->data(), kRequestBytesMax);
   life.scope.spawn(run_primary(life));
@@ -347,29 +348,51 @@ Task<void> Node::handshake(std::unique_ptr<Stream> stream) {
   if (*second) {
     const Result<SecondRequest> message = decode_second_request(area);
     if (!message) co_return;
-    co_await second_message(std::move(stream), *message);
+    const bool proven =
+        pair_.options.lax || !half_auth_.on() || second_request_proven(area, half_auth_);
+    co_await second_message(std::move(stream), *message, proven);
   } else {
     const Result<FirstRequest> message = decode_first_request(area);
     if (!message) co_return;
-    FirstReply reply;
-    reply.version = std::min(pair_.options.version, message->version);
-    half_version_ = reply.version;
-    half_extended_ = !pair_.options.original_peer && message->ext == kExtExtended;
-    if (half_extended_) reply.ext = kExtExtended;
-    for (std::byte& byte : token_) byte = static_cast<std::byte>(pair_.random.next());
-    token_valid_ = true;
-    reply.token = token_;
-    std::byte out[512];
-    iovec part{out, encode_first_reply(Bytes(out), reply.version, reply)};
-    const std::shared_ptr<HalfOpen> kept = std::make_shared<HalfOpen>();
-    kept->stream = std::move(stream);
-    half_open_ = kept;
-    const int sent = co_await send_all(*kept->stream, std::span<iovec>(&part, 1));
-    if (sent != 0 && half_open_ == kept) half_open_.reset();
+    co_await first_message(std::move(stream), *message);
   }
 }
 
-Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest message) {
+Task<void> Node::first_message(std::unique_ptr<Stream> stream, FirstRequest message) {
+  const std::string& secret = pair_.options.secret[static_cast<std::size_t>(index_)];
+  const bool extended = !pair_.options.original_peer && message.ext == kExtExtended;
+  if (!secret.empty() && (!message.nonce || !extended)) {
+    co_await refuse(std::move(stream),
+                    "Authentication required: this node has a secret for the resource, the peer "
+                    "sent none.",
+                    false);
+    co_return;
+  }
+  FirstReply reply;
+  reply.version = std::min(pair_.options.version, message.version);
+  half_version_ = reply.version;
+  half_extended_ = extended;
+  if (half_extended_) reply.ext = kExtExtended;
+  half_auth_ = {};
+  if (!secret.empty()) {
+    half_auth_ = {secret, *message.nonce, {}};
+    for (std::byte& byte : half_auth_.secondary) byte = static_cast<std::byte>(pair_.random.next());
+    reply.nonce = half_auth_.secondary;
+  }
+  for (std::byte& byte : token_) byte = static_cast<std::byte>(pair_.random.next());
+  token_valid_ = true;
+  reply.token = token_;
+  std::byte out[512];
+  iovec part{out, encode_first_reply(Bytes(out), reply.version, reply)};
+  const std::shared_ptr<HalfOpen> kept = std::make_shared<HalfOpen>();
+  kept->stream = std::move(stream);
+  half_open_ = kept;
+  const int sent = co_await send_all(*kept->stream, std::span<iovec>(&part, 1));
+  if (sent != 0 && half_open_ == kept) half_open_.reset();
+}
+
+Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest message,
+                                bool proven) {
   if (!token_valid_ || half_open_ == nullptr || !tokens_equal(token_, message.token)) {
     co_await refuse(std::move(stream), "Token doesn't match.", false);
     co_return;
@@ -377,8 +400,14 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   token_valid_ = false;
   std::unique_ptr<Stream> first = std::move(half_open_->stream);
   half_open_.reset();
+  if (!proven) {
+    log_.push_back("Authentication failed: the secrets differ.");
+    co_await refuse(std::move(stream), log_.back(), false);
+    co_return;
+  }
   SecondaryConfig config;
   config.resource = kResource;
+  config.auth = half_auth_;
   const uint32_t bits = half_extended_ ? message.extension.ext : 0;
   PrimaryFacts& primary = config.primary;
   primary.resuid = message.resuid;

@@ -31,6 +31,8 @@ struct PairOptions {
   bool original_peer = false;  ///< nobody announces extensions: plain version 2
   bool layout_hast = false;    ///< data area right behind the map, as the original lays it out
   uint8_t version = 2;         ///< what the secondary answers at most
+  std::array<std::string, 2> secret;  ///< of nodes a and b; empty: none
+  bool lax = false;                   ///< secondaries let everybody in, and sign nevertheless
 };
 
 class Node;
@@ -135,8 +137,8 @@ class Node {
   Task<void> run_secondary(Life& life);
   Task<void> accept_peers();
   Task<void> handshake(std::unique_ptr<Stream> stream);
-  Task<void> first_message(std::unique_ptr<Stream> stream, FirstRequest message, uint8_t ext);
-  Task<void> second_message(std::unique_ptr<Stream> stream, SecondRequest message);
+  Task<void> first_message(std::unique_ptr<Stream> stream, FirstRequest message);
+  Task<void> second_message(std::unique_ptr<Stream> stream, SecondRequest message, bool proven);
   Task<void> refuse(std::unique_ptr<Stream> stream, std::string text, bool wait);
   void kill_life(bool lose_power, uint64_t seed, bool silently);
 
@@ -156,6 +158,7 @@ class Node {
   Token token_{};
   bool token_valid_ = false;
   bool half_extended_ = false;
+  AuthKey half_auth_;
   uint64_t bootid_ = 1;  // of the machine; another one after every power cut
   uint8_t half_version_ = 2;
   std::vector<std::string> log_;
