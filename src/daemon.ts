@@ -17,6 +17,7 @@ import { Pidfile } from './pidfile.ts';
 import { DeviceClaims } from './resource/component.ts';
 import { hookStarter } from './resource/hooks.ts';
 import { verifyInstallation, workerEntry, workerLauncher } from './resource/process.ts';
+import { readSecret } from './resource/secret.ts';
 import { type PeerAddresses, Supervisor } from './resource/supervisor.ts';
 
 export interface DaemonOptions {
@@ -257,7 +258,8 @@ export class Daemon {
       find: (name) => {
         const supervisor = supervisors.get(name);
         if (supervisor === undefined) return undefined;
-        return { role: supervisor.role, admits: (ip) => admits(supervisor.resource, ip) };
+        const { role, resource } = supervisor;
+        return { role, admits: (ip) => admits(resource, ip), secret: () => readSecret(resource) };
       },
       admit: (name, pair) => supervisors.get(name)?.admit(pair),
       contact: (name) => supervisors.get(name)?.contact(),

@@ -133,6 +133,17 @@ export interface PeerHello {
   readonly generation: bigint;
   readonly generationShared: bigint;
   readonly generationOffered: bigint;
+  /** What its message was proven with, and the answer is signed with; null: no secret here. */
+  readonly auth: PeerAuth | null;
+}
+
+/** What the second messages of one pair of connections are signed with. Never to be logged. */
+export interface PeerAuth {
+  /** 1 to 1024 bytes. */
+  readonly secret: Uint8Array;
+  /** 16 bytes each. */
+  readonly noncePrimary: Uint8Array;
+  readonly nonceSecondary: Uint8Array;
 }
 
 /** Settings that may change while a worker runs. */
@@ -145,6 +156,8 @@ export interface EngineTuning {
   /** Empty: `remote none`, never connects. */
   readonly peers: readonly NumericAddress[];
   readonly source: NumericAddress | null;
+  /** What a primary proves and asks for: 1 to 1024 bytes; null: nothing. Never to be logged. */
+  readonly secret: Uint8Array | null;
 }
 
 export interface EngineSpec extends EngineTuning {

@@ -170,11 +170,14 @@ export class NvArea {
   readonly entries: readonly NvEntry[];
   /** How many bytes the entries took; what follows is a zero tail, or nothing. */
   readonly length: number;
+  /** The whole area as it came. */
+  readonly bytes: Uint8Array;
   readonly #first = new Map<string, NvEntry>();
 
-  constructor(entries: readonly NvEntry[], length: number) {
+  constructor(entries: readonly NvEntry[], length: number, bytes: Uint8Array) {
     this.entries = entries;
     this.length = length;
+    this.bytes = bytes;
     for (const entry of entries) {
       if (!this.#first.has(entry.name)) this.#first.set(entry.name, entry);
     }
@@ -220,7 +223,7 @@ export function decodeNv(area: Uint8Array): NvArea {
     entries.push({ name: textOfBytes(name.subarray(0, -1)), type, value } as NvEntry);
     at += dataOffset + up8(dataBytes);
   }
-  return new NvArea(entries, at);
+  return new NvArea(entries, at, area);
 }
 
 /** Writes the entries in the given order, all padding zero. @throws HastError NV_INVALID */

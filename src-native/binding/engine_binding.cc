@@ -202,6 +202,39 @@ int choice(const std::string& word, const char* const (&words)[N]) {
 constexpr const char* kChecksums[] = {"none", "crc32", "sha256"};
 constexpr const char* kCompressions[] = {"none", "hole", "lzf"};
 
+/// An own property with bytes; null and undefined are none.
+std::span<const std::byte> bytes_of(const Napi::Object& from, const char* key) {
+  const Napi::Value value = from.Get(key);
+  if (!value.IsTypedArray()) return {};
+  if (value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) return {};
+  const Napi::Uint8Array bytes = value.As<Napi::Uint8Array>();
+  return std::as_bytes(std::span(bytes.Data(), bytes.ElementLength()));
+}
+
+bool read_secret(const Napi::Object& from, std::string& secret) {
+  const std::span<const std::byte> bytes = bytes_of(from, "secret");
+  const bool none = from.Get("secret").IsNull();
+  secret.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return none || (!bytes.empty() && bytes.size() <= kSecretBytesMax);
+}
+
+bool read_nonce(const Napi::Object& from, const char* key, Nonce& nonce) {
+  const std::span<const std::byte> bytes = bytes_of(from, key);
+  if (bytes.size() != nonce.size()) return false;
+  std::memcpy(nonce.data(), bytes.data(), nonce.size());
+  return true;
+}
+
+bool read_auth(const Napi::Object& hello, AuthKey& key) {
+  const Napi::Value value = hello.Get("auth");
+  if (value.IsNull()) return true;
+  if (!value.IsObject()) return false;
+  const Napi::Object auth = value.As<Napi::Object>();
+  return read_secret(auth, key.secret) && key.on() &&
+         read_nonce(auth, "noncePrimary", key.primary) &&
+         read_nonce(auth, "nonceSecondary", key.secondary);
+}
+
 bool read_tuning(Arguments& arguments, size_t index, const Napi::Object& from, EngineTuning& out) {
   const int mode = choice(arguments.text_of(from, "replication"), kModes);
   const int checksum = choice(arguments.text_of(from, "checksum"), kChecksums);
@@ -221,6 +254,10 @@ bool read_tuning(Arguments& arguments, size_t index, const Napi::Object& from, E
   const Napi::Value source = from.Get("source");
   if (!metaflush.IsBoolean() || !peers.IsArray()) {
     arguments.refuse(index, "a boolean metaflush and an array of peers");
+    return false;
+  }
+  if (!read_secret(from, out.settings.secret)) {
+    arguments.refuse(index, "a secret of 1 to 1024 bytes, or null");
     return false;
   }
   out.settings.metaflush = metaflush.As<Napi::Boolean>();
@@ -269,7 +306,7 @@ bool read_hello(Arguments& arguments, const Napi::Object& from, EngineSpec& out)
                          arguments.unsigned64_of(hello, "generationShared"),
                          arguments.unsigned64_of(hello, "generationOffered")};
   primary.contents_equal = is_true(hello, "contentsEqual");
-  return !arguments.bad();
+  return read_auth(hello, out.secondary.auth) && !arguments.bad();
 }
 
 /// This boot of this machine, as 64 bits.

@@ -8,12 +8,6 @@ import type { Config, Resource, Warning } from './config.ts';
 const BRIDGES = ['ublk', 'nbd', 'ggate'];
 
 function refusal(resource: Resource): string | undefined {
-  if (resource.secret !== null) {
-    return (
-      '`secret` is not available in this version, and without it anybody with the address ' +
-      'of the peer is believed; remove it, and keep the link private'
-    );
-  }
   if (BRIDGES.includes(resource.device)) {
     return (
       `\`device ${resource.device}\` is not available in this version; ` +

@@ -2,9 +2,9 @@
  * What a secondary answers to the first two messages of a primary: pure decisions over bytes.
  * Sockets, timers and tables are the listener's. Source: docs/wire.md, "set-up".
  */
-import { timingSafeEqual } from 'node:crypto';
+import { createHmac, timingSafeEqual } from 'node:crypto';
 import { HastError } from '../error.ts';
-import type { PeerHello } from '../native.ts';
+import type { PeerAuth, PeerHello } from '../native.ts';
 import {
   decodeMessageHead,
   decodeNv,
@@ -16,6 +16,7 @@ import {
 import type { Role } from '../resource/role.ts';
 
 export const TOKEN_BYTES = 16;
+export const NONCE_BYTES = 16;
 /** Highest version spoken here, and the version byte of messages about no resource. */
 export const VERSION = 2;
 /** Bit of `ext` in the messages of the set-up: the extensions of this implementation. */
@@ -32,6 +33,10 @@ export const REFUSAL = {
   notConfigured: 'Resource not configured.',
   noAccess: 'No access to the resource.',
   token: "Token doesn't match.",
+  unauthenticated:
+    'Authentication required: this node has a secret for the resource, the peer sent none.',
+  secretUnreadable: 'Authentication required: the secret of this node cannot be read.',
+  unproven: 'Authentication failed: the secrets differ.',
   role: (role: Role) => `Remote node acts as ${role} for the resource and not as secondary.`,
 } as const;
 
@@ -40,6 +45,8 @@ export interface Pending {
   readonly token: Uint8Array;
   readonly version: number;
   readonly extended: boolean;
+  /** What the second message has to be proven with; null: there is no secret. */
+  readonly auth: PeerAuth | null;
 }
 
 /** What the table of resources says of a name, for one peer address. */
@@ -48,6 +55,11 @@ export interface KnownResource {
   /** The peer's address is one of this resource's `remote`. */
   readonly admits: boolean;
   readonly pending: Pending | undefined;
+  /**
+   * The secret as it is now; null: none.
+   * @throws HastError SECRET_FILE
+   */
+  readonly secret: () => Uint8Array | null;
 }
 
 export type Verdict =
@@ -61,12 +73,16 @@ export type Verdict =
       readonly contact: boolean;
       /** The refused message belongs to the connection 1 that waits: it goes too. */
       readonly closePending: boolean;
+      /** More for our own log, not for the peer. */
+      readonly why?: string;
     }
   | {
       readonly kind: 'first';
       readonly resource: string;
       readonly pending: Pending;
       readonly reply: Buffer;
+      /** It has a secret and this node has none: that will be its end. */
+      readonly strange: boolean;
     }
   | { readonly kind: 'second'; readonly resource: string; readonly hello: PeerHello };
 
@@ -76,12 +92,15 @@ export function encodeRefusal(text: string, wait = false): Buffer {
   return encodeMessage(VERSION, entries);
 }
 
-export function encodeFirstReply({ version, token, extended }: Pending): Buffer {
+export function encodeFirstReply({ version, token, extended, auth }: Pending): Buffer {
   const entries: NvEntry[] = [
     { name: 'version', type: 'uint8', value: version },
     { name: 'token', type: 'uint8_array', value: token },
   ];
   if (extended) entries.push({ name: 'ext', type: 'uint32', value: EXT_OURS });
+  if (auth !== null) {
+    entries.push({ name: 'nonce', type: 'uint8_array', value: auth.nonceSecondary });
+  }
   return encodeMessage(version, entries);
 }
 
@@ -114,17 +133,62 @@ function readHello(area: NvArea, pending: Pending): PeerHello {
     generation: ours('gen'),
     generationShared: ours('genshared'),
     generationOffered: ours('genoffer'),
+    auth: pending.auth,
   };
 }
 
+// ---- Authentication -------------------------------------------------------------------------
+
+/** The last entry of a proven message, all but its 32 bytes. */
+const AUTH_HEAD = Buffer.from('0a0520000000' + '6175746800000000', 'hex');
+
+/** The entry `auth` behind these bytes of a second message. */
+export function authEntry(auth: PeerAuth, before: Uint8Array): Buffer {
+  const { secret, noncePrimary, nonceSecondary } = auth;
+  const hmac = createHmac('sha256', secret).update('hastd M2\0', 'latin1');
+  const hash = hmac.update(noncePrimary).update(nonceSecondary).update(before).digest();
+  return Buffer.concat([AUTH_HEAD, hash]);
+}
+
+/** Does the second message end with the proof that its sender knows the secret? */
+function isProven({ bytes }: NvArea, auth: PeerAuth | null): boolean {
+  if (auth === null) return true;
+  const at = bytes.length - AUTH_HEAD.length - 32;
+  if (at < 0) return false;
+  return timingSafeEqual(bytes.subarray(at), authEntry(auth, bytes.subarray(0, at)));
+}
+
+/** What a first message is answered; nothing of it is believed. */
+function judgeFirst(
+  area: NvArea,
+  { secret: readSecret }: KnownResource,
+  random: () => Uint8Array,
+): Pending | { readonly text: string; readonly why?: string } {
+  const offered = area.get('version', 'uint8') ?? 0;
+  const version = Math.min(offered === 0 ? 1 : offered, VERSION);
+  const extended = version === VERSION && announcesOurs(area);
+  let secret: Uint8Array | null;
+  try {
+    secret = readSecret();
+  } catch (error) {
+    if (!(error instanceof HastError)) throw error;
+    return { text: REFUSAL.secretUnreadable, why: `${error.message}; ${error.hint ?? ''}` };
+  }
+  if (secret === null) return { token: random(), version, extended, auth: null };
+  const noncePrimary = area.get('nonce', 'uint8_array');
+  if (!extended || noncePrimary?.length !== NONCE_BYTES) return { text: REFUSAL.unauthenticated };
+  const auth = { secret, noncePrimary, nonceSecondary: random() };
+  return { token: random(), version, extended, auth };
+}
+
 /**
- * Checks 3 to 8 of the set-up, in their order.
- * @param newToken  gives 16 fresh random bytes; asked only for a first message that is good
+ * Checks 3 to 8 of the set-up, in their order, then the proof of the secret.
+ * @param random  gives 16 fresh random bytes; asked only for a first message that is good
  */
 export function judge(
   area: NvArea,
   lookup: (resource: string) => KnownResource | undefined,
-  newToken: () => Uint8Array,
+  random: () => Uint8Array,
 ): Verdict {
   const resource = area.get('resource', 'string');
   if (resource === undefined) return { kind: 'drop', why: 'no resource is named' };
@@ -136,29 +200,30 @@ export function judge(
   const known = lookup(resource);
   const pending = known?.pending;
   const matches = token !== undefined && pending !== undefined && sameToken(token, pending.token);
-  const refuse = (text: string, wait = false): Verdict => ({
+  const refuse = (text: string, { wait = false, why = '' } = {}): Verdict => ({
     kind: 'refuse',
     resource,
     text,
     reply: encodeRefusal(text, wait),
     contact: wait,
     closePending: matches,
+    ...(why === '' ? {} : { why }),
   });
 
   if (known === undefined) return refuse(REFUSAL.notConfigured);
   if (!known.admits) return refuse(REFUSAL.noAccess);
   if (known.role !== 'secondary') {
-    return refuse(REFUSAL.role(known.role), known.role === 'primary');
+    return refuse(REFUSAL.role(known.role), { wait: known.role === 'primary' });
   }
   if (token !== undefined) {
     if (!matches || pending === undefined) return refuse(REFUSAL.token);
+    if (!isProven(area, pending.auth)) return refuse(REFUSAL.unproven);
     return { kind: 'second', resource, hello: readHello(area, pending) };
   }
-  const offered = area.get('version', 'uint8') ?? 0;
-  const version = Math.min(offered === 0 ? 1 : offered, VERSION);
-  const extended = version === VERSION && announcesOurs(area);
-  const fresh: Pending = { token: newToken(), version, extended };
-  return { kind: 'first', resource, pending: fresh, reply: encodeFirstReply(fresh) };
+  const fresh = judgeFirst(area, known, random);
+  if ('text' in fresh) return refuse(fresh.text, fresh);
+  const strange = fresh.auth === null && area.has('nonce');
+  return { kind: 'first', resource, pending: fresh, reply: encodeFirstReply(fresh), strange };
 }
 
 /** Collects the bytes of exactly one message; anything after it is an error. */

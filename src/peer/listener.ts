@@ -29,13 +29,20 @@ export interface PeerPair {
   release(): void;
 }
 
+export interface PeerTableEntry {
+  readonly role: Role;
+  admits(ip: string): boolean;
+  /** @throws HastError SECRET_FILE */
+  secret(): Uint8Array | null;
+}
+
 /** The table of resources, as a peer's messages meet it. */
 export interface PeerTable {
   readonly count: number;
   /** Whether the address is the `remote` of any resource. */
   admitsAny(ip: string): boolean;
   /** Undefined: not configured. */
-  find(resource: string): { readonly role: Role; admits(ip: string): boolean } | undefined;
+  find(resource: string): PeerTableEntry | undefined;
   admit(resource: string, pair: PeerPair): void;
   contact(resource: string): void;
   /** Somebody at this address came and went without a word: a peer that is there again. */
@@ -61,6 +68,8 @@ const PENDING_BASE = 16;
 const PENDING_PER_RESOURCE = 4;
 const UNKNOWN_LOG_MS = 60_000;
 const SHOWN_NAME_CHARS = 127;
+const NO_SECRET_TEXT =
+  'has a secret for the resource, and this node has none: configure the same file on both nodes.';
 
 interface HalfOpen extends Pending {
   readonly socket: Socket;
@@ -181,6 +190,7 @@ export class PeerListener {
       role: found.role,
       admits: found.admits(ip),
       pending: this.#halfOpen.get(resource),
+      secret: () => found.secret(),
     };
   }
 
@@ -198,6 +208,7 @@ export class PeerListener {
         break;
       }
       case 'first':
+        if (verdict.strange) this.#log.child(verdict.resource).warning(`${ip} ${NO_SECRET_TEXT}`);
         this.#keep(verdict.resource, verdict.pending, socket, ip);
         socket.write(verdict.reply);
         break;
@@ -215,9 +226,13 @@ export class PeerListener {
   }
 
   /** A name that is not ours is text of a stranger, no prefix. */
-  #logRefusal({ resource, text }: { resource: string; text: string }, ip: string): void {
+  #logRefusal(
+    { resource, text, why }: { resource: string; text: string; why?: string },
+    ip: string,
+  ): void {
     if (this.#table.find(resource) !== undefined) {
-      this.#log.child(resource).warning(`Connection from ${ip} refused: ${text}`);
+      const more = why === undefined ? '' : ` (${why})`;
+      this.#log.child(resource).warning(`Connection from ${ip} refused: ${text}${more}`);
       return;
     }
     const name = JSON.stringify(resource.slice(0, SHOWN_NAME_CHARS));

@@ -93,6 +93,28 @@ const ADVICE: readonly (readonly [RegExp, Advice])[] = [
       `hastctl list ${name} there; it drops addresses that are no remote of its own`,
   ],
   [
+    /^Authentication required: this node has/,
+    () =>
+      'the peer has a secret and this node sends none: the same statement secret and the same ' +
+      'file belong on both nodes; a peer that runs another HAST cannot have one',
+  ],
+  [
+    /^Authentication required: the secret of this node cannot be read/,
+    () => 'the file of secret on the other node is missing or open to others: see its log',
+  ],
+  [
+    /^(?:Authentication failed|the peer could not prove that it knows the secret)/,
+    () =>
+      'the files of secret differ: copy that of one node over that of the other (mode 600); it ' +
+      'is read again before the next attempt to connect',
+  ],
+  [
+    /^the peer has no secret for the resource/,
+    () =>
+      'the same statement secret and the same file belong on both nodes; a peer that runs ' +
+      'another HAST cannot have one',
+  ],
+  [
     /^The secondary's copy is incomplete/,
     (name) =>
       'the peer counts as newer, but its copy is stale or half written: if this node has the ' +

@@ -29,6 +29,7 @@ import {
   step,
   type WorkerEnd,
 } from './role.ts';
+import { readSecret } from './secret.ts';
 import { ENDED_IN_ORDER, endOfError } from './worker-end.ts';
 import type { WorkerSpec } from './worker-protocol.ts';
 
@@ -78,6 +79,8 @@ const COMMAND_MS = 120_000;
 const GRACE_MS = 10_000;
 /** Two primaries hear of each other with every attempt: news is passed on this often at most. */
 const KICK_MS = 1000;
+/** How soon a primary without its peer takes a changed secret. */
+const SECRET_MS = 5000;
 const BUSY_TEXT = 'The previous session of the resource has not ended yet.';
 
 interface Waiting {
@@ -105,6 +108,10 @@ export class Supervisor {
   #lastError: WorkerEnd | undefined;
   #checking: Promise<void> | undefined;
   #addresses: PeerAddresses = { peers: [], source: null };
+  /** What the worker of a primary has. */
+  #secret: Uint8Array | null = null;
+  #secretTimer: NodeJS.Timeout | undefined;
+  #secretProblem = '';
   #queue: RoleEvent[] = [];
   #stepping = false;
   #closed = false;
@@ -218,6 +225,7 @@ export class Supervisor {
     const wait = this.#kicked + KICK_MS - now;
     if (wait <= 0) {
       this.#kicked = now;
+      this.#rereadSecret();
       this.#worker?.kick();
       return;
     }
@@ -225,6 +233,33 @@ export class Supervisor {
       this.#kickTimer = undefined;
       this.contact();
     }, wait).unref();
+  }
+
+  /**
+   * Reads the file of a primary. A primary that has a secret already keeps it when that fails: it
+   * must not stop serving over this.
+   * @returns whether it is another one than before
+   * @throws HastError SECRET_FILE
+   */
+  #takeSecret(): boolean {
+    const before = this.#secret;
+    try {
+      this.#secret = readSecret(this.resource);
+      this.#secretProblem = '';
+    } catch (error) {
+      if (before === null) throw error;
+      const { text } = endOfError(error);
+      if (text !== this.#secretProblem) this.#log().warning(`The old secret is kept: ${text}.`);
+      this.#secretProblem = text;
+    }
+    const now = this.#secret;
+    return now !== before && (now === null || before === null || Buffer.compare(now, before) !== 0);
+  }
+
+  /** A file that was changed counts from the next attempt to connect on. */
+  #rereadSecret(): void {
+    if (this.#secret === null || this.role !== 'primary' || this.#connected) return;
+    if (this.#takeSecret()) this.#worker?.reconfigure(this.#tuning());
   }
 
   /** New numbers behind the names of `remote` and `source`. */
@@ -301,6 +336,7 @@ export class Supervisor {
     if (this.role !== before) {
       this.#log().info(`Role changed from ${before} to ${this.role}.`);
       this.#deps.emit(this.resource.name, 'role', { from: before, to: this.role });
+      if (this.role !== 'primary') this.#secret = null;
       if (this.role === 'secondary') this.#deps.knock(this.resource);
     }
   }
@@ -395,6 +431,7 @@ export class Supervisor {
     let problem: WorkerEnd | null = null;
     try {
       await checkComponent(host, claims, this.resource, this.#patienceMs());
+      readSecret(this.resource);
     } catch (error) {
       problem = endOfError(error);
     }
@@ -424,10 +461,14 @@ export class Supervisor {
       signal.throwIfAborted();
       // The worker would find it too; said here, both roles say the same.
       checkMetadata(host, disk, this.resource);
+      this.#takeSecret();
       listening = listenForExport(host, this.resource);
       this.#addresses = await this.#deps.resolve(this.resource);
       signal.throwIfAborted();
       this.#spawn('primary', disk.fd, listening, null, this.#spec('primary', force, null));
+      if (this.#secret !== null) {
+        this.#secretTimer = setInterval(() => this.#rereadSecret(), SECRET_MS).unref();
+      }
       this.#dispatch({ type: 'forked' });
     } catch (error) {
       if (listening >= 0) removeExport(this.resource);
@@ -478,6 +519,7 @@ export class Supervisor {
       onEnd: (end: WorkerEnd) => {
         this.#worker = undefined;
         this.#connected = false;
+        clearInterval(this.#secretTimer);
         this.#ended(end);
       },
     };
@@ -524,7 +566,8 @@ export class Supervisor {
 
   #tuning(): EngineTuning {
     const { replication, checksum, compression, timeoutSeconds, metaflush } = this.resource;
-    return { replication, checksum, compression, timeoutSeconds, metaflush, ...this.#addresses };
+    const settings = { replication, checksum, compression, timeoutSeconds, metaflush };
+    return { ...settings, ...this.#addresses, secret: this.#secret };
   }
 
   #spec(role: 'primary' | 'secondary', force: boolean, hello: PeerHello | null): WorkerSpec {

@@ -14,14 +14,26 @@ import { fuzz } from './loop.ts';
 
 const TOKEN = Buffer.from('a0a1a2a3a4a5a6a7a8a9aaabacadaeaf', 'hex');
 const CODES: readonly string[] = ['MESSAGE_INVALID', 'NV_INVALID'];
-const PENDING: Pending = { token: TOKEN, version: 2, extended: true };
+const PENDING: Pending = { token: TOKEN, version: 2, extended: true, auth: null };
+const SECRET = Buffer.from('correct horse');
+const secret = () => null;
 
 const TABLE: Readonly<Record<string, KnownResource>> = {
-  data: { role: 'secondary', admits: true, pending: PENDING },
-  fresh: { role: 'secondary', admits: true, pending: undefined },
-  first: { role: 'primary', admits: true, pending: undefined },
-  idle: { role: 'init', admits: true, pending: PENDING },
-  other: { role: 'secondary', admits: false, pending: undefined },
+  data: { role: 'secondary', admits: true, pending: PENDING, secret },
+  fresh: { role: 'secondary', admits: true, pending: undefined, secret },
+  safe: { role: 'secondary', admits: true, pending: undefined, secret: () => SECRET },
+  proof: {
+    role: 'secondary',
+    admits: true,
+    pending: {
+      ...PENDING,
+      auth: { secret: SECRET, noncePrimary: TOKEN, nonceSecondary: TOKEN },
+    },
+    secret: () => SECRET,
+  },
+  first: { role: 'primary', admits: true, pending: undefined, secret },
+  idle: { role: 'init', admits: true, pending: PENDING, secret },
+  other: { role: 'secondary', admits: false, pending: undefined, secret },
 };
 
 type Outcome = NvArea | HastError | undefined;
@@ -54,6 +66,11 @@ function checkVerdict(area: NvArea): void {
   if (verdict.kind === 'second' && area.get('token', 'uint8_array') === undefined) {
     throw new Error('a second message without a token');
   }
+  const name = area.get('resource', 'string');
+  if (name === 'proof' && verdict.kind === 'second') throw new Error('a proof was guessed');
+  if (name === 'safe' && verdict.kind === 'first' && !area.has('nonce')) {
+    throw new Error('a first message without a nonce');
+  }
   if (verdict.kind !== 'first' && verdict.kind !== 'refuse') return;
   const reply = read(verdict.reply, verdict.reply.length);
   if (kindOf(reply) !== 'read') throw new Error('the reply is no message');
@@ -68,5 +85,15 @@ function target(input: Buffer): void {
   checkVerdict(whole);
 }
 
-const FIELDS = ['resource\0', 'token\0', 'version\0', 'ext\0', 'virgin\0', 'data\0', 'fresh\0'];
+const FIELDS = [
+  'resource\0',
+  'token\0',
+  'version\0',
+  'ext\0',
+  'virgin\0',
+  'data\0',
+  'safe\0',
+  'proof\0',
+  'nonce\0',
+];
 await fuzz('handshake', target, FIELDS);

@@ -62,6 +62,12 @@ function end(exit: number, code: string, text: string): void {
   send({ kind: 'engine', event }, () => process.exit(exit));
 }
 
+/** Only in tests: workers never say it. */
+function tellSecret(secret: Uint8Array | null): void {
+  if (secret === null) return;
+  tell({ type: 'log', level: 'info', text: `secret ${Buffer.from(secret)}` });
+}
+
 let started = false;
 
 function start(message: Extract<ParentMessage, { kind: 'start' }>): void {
@@ -75,6 +81,7 @@ function start(message: Extract<ParentMessage, { kind: 'start' }>): void {
   ];
   tell({ type: 'log', level: 'info', text: `fake engine as ${spec.role}: ${kinds.join(' ')}` });
   tell({ type: 'log', level: 'info', text: `resuid ${spec.hello?.resuid ?? 'none'}` });
+  tellSecret(spec.secret);
   if (has('refuse')) end(5, 'ROLE_REFUSED', 'the peer is primary');
   else if (has('fail')) end(66, 'META_UNREADABLE', 'no metadata');
   else if (has('crash')) process.kill(process.pid, 'SIGKILL');
@@ -83,7 +90,7 @@ function start(message: Extract<ParentMessage, { kind: 'start' }>): void {
     setTimeout(() => process.kill(process.pid, 'SIGKILL'), 50);
   } else if (!has('never-ready')) {
     tell({ type: 'ready' });
-    tell({ type: 'event', name: 'connect' });
+    if (!has('alone')) tell({ type: 'event', name: 'connect' });
   }
 }
 
@@ -98,6 +105,7 @@ process.on('message', (raw) => {
   const message = raw as ParentMessage;
   if (message.kind === 'start') start(message);
   else if (message.kind === 'stop') stop();
+  else if (message.kind === 'reconfigure') tellSecret(message.tuning.secret);
   else if (message.kind === 'stats' && started && !has('mute')) {
     send({ kind: 'stats', id: message.id, stats: STATS });
   }

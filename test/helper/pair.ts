@@ -215,7 +215,11 @@ export class Node {
   }
 
   get config(): string {
-    return `${this.directory}/hast.conf`;
+    return `${this.directory}/${this.name}.conf`;
+  }
+  /** The file of `secret`. */
+  get secret(): string {
+    return `${this.directory}/${this.name}.key`;
   }
   get disk(): string {
     return `${this.directory}/${this.name}.disk`;
@@ -447,6 +451,8 @@ export interface PairOptions {
   readonly diskBytes?: number;
   /** More statements inside the resource. */
   readonly statements?: string;
+  /** The resource has a secret: a file of each node, which the test has to write. */
+  readonly secret?: boolean;
   /** Both directions of connecting lead through relays that can be cut. */
   readonly relay?: boolean;
   /** Of `hastctl create`. */
@@ -533,7 +539,7 @@ export class Pair {
   }
 
   writeConfig(changes: Partial<PairOptions> = {}): void {
-    const { mode, compression, checksum, timeoutSeconds, statements } = {
+    const { mode, compression, checksum, timeoutSeconds, statements, secret } = {
       ...this.#options,
       ...changes,
     };
@@ -551,18 +557,22 @@ export class Pair {
 		export uds://${node.socket}
 	}
 `;
-    writeFileSync(
-      a.config,
-      `${user === undefined ? '' : `user ${user.name}\n`}${own(a)}${own(b)}resource ${resource} {
+    const parts = `${part(a, relays[1]?.port ?? b.port)}${part(b, relays[0]?.port ?? a.port)}`;
+    for (const node of [a, b]) {
+      writeFileSync(
+        node.config,
+        `${user === undefined ? '' : `user ${user.name}\n`}${own(a)}${own(b)}resource ${resource} {
 	replication ${mode ?? 'memsync'}
 	compression ${compression ?? 'hole'}
 	checksum ${checksum ?? 'none'}
 	timeout ${timeoutSeconds ?? 20}
 	device none
 	${statements ?? ''}
-${part(a, relays[1]?.port ?? b.port)}${part(b, relays[0]?.port ?? a.port)}}
+	${secret === true ? `secret ${node.secret}` : ''}
+${parts}}
 `,
-    );
+      );
+    }
   }
 
   other(node: Node): Node {

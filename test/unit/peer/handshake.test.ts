@@ -2,8 +2,10 @@ import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { HastError } from '../../../src/error.ts';
-import { decodeNv, encodeMessage, type NvArea, type NvEntry } from '../../../src/nv.ts';
+import type { PeerAuth } from '../../../src/native.ts';
+import { decodeNv, encodeMessage, encodeNv, type NvArea, type NvEntry } from '../../../src/nv.ts';
 import {
+  authEntry,
   EXT_OURS,
   judge,
   type KnownResource,
@@ -37,15 +39,20 @@ function read(bytes: Buffer): NvArea {
 }
 
 /** Resource `data` with the role, open to the peer; resource `other` belongs to another host. */
-function table(role: Role, pending?: Pending) {
+function table(role: Role, pending?: Pending, secret: () => Uint8Array | null = () => null) {
   return (name: string): KnownResource | undefined => {
-    if (name === 'data') return { role, admits: true, pending };
-    return name === 'other' ? { role, admits: false, pending: undefined } : undefined;
+    if (name === 'data') return { role, admits: true, pending, secret };
+    return name === 'other' ? { role, admits: false, pending: undefined, secret } : undefined;
   };
 }
 
-function ask(bytes: Buffer, role: Role = 'secondary', pending?: Pending): Verdict {
-  return judge(read(bytes), table(role, pending), () => TOKEN);
+function ask(
+  bytes: Buffer,
+  role: Role = 'secondary',
+  pending?: Pending,
+  secret?: () => Uint8Array | null,
+): Verdict {
+  return judge(read(bytes), table(role, pending, secret), () => TOKEN);
 }
 
 function replyOf(verdict: Verdict): string | undefined {
@@ -100,6 +107,7 @@ for (const { name, messages } of vectors<{ sessions: { name: string; messages: M
       generation: 0n,
       generationShared: 0n,
       generationOffered: 0n,
+      auth: null,
     });
   });
 }
@@ -189,13 +197,111 @@ handshake('an original gets no byte of ours, whatever it sends later', () => {
 handshake(
   'a refused second message takes the waiting connection along when it belongs to it',
   () => {
-    const pending: Pending = { token: TOKEN, version: 2, extended: false };
+    const pending: Pending = { token: TOKEN, version: 2, extended: false, auth: null };
     const own = ask(second(), 'primary', pending);
     assert.is(own.kind === 'refuse' && own.closePending, true);
     const stranger = ask(second(), 'secondary', { ...pending, token: Buffer.alloc(16) });
     assert.is(stranger.kind === 'refuse' && stranger.closePending, false);
   },
 );
+
+const SECRET = Buffer.from('correct horse');
+const hasSecret = () => SECRET;
+const NONCE: NvEntry = { name: 'nonce', type: 'uint8_array', value: Buffer.alloc(16, 5) };
+
+/** The answer to a first message with a nonce, at a node with the secret. */
+function announced(): Pending & { readonly auth: PeerAuth } {
+  const verdict = ask(first(EXT, NONCE), 'secondary', undefined, hasSecret);
+  if (verdict.kind !== 'first' || verdict.pending.auth === null) throw new Error(verdict.kind);
+  const reply = decodeNv(verdict.reply.subarray(5));
+  assert.equal(reply.get('nonce', 'uint8_array'), Uint8Array.from(TOKEN));
+  return { ...verdict.pending, auth: verdict.pending.auth };
+}
+
+function sealed(message: Buffer, auth: PeerAuth): Buffer {
+  const area = message.subarray(5);
+  const all = Buffer.concat([message, authEntry(auth, area)]);
+  all.writeUInt32LE(all.length - 5, 1);
+  return all;
+}
+
+function refusal(verdict: Verdict): string | undefined {
+  return verdict.kind === 'refuse' ? verdict.text : undefined;
+}
+
+handshake('with a secret, a first message without nonce or extensions is refused', () => {
+  const short: NvEntry = { ...NONCE, value: Buffer.alloc(15) } as NvEntry;
+  for (const message of [first(), first(EXT), first(NONCE), first(EXT, short)]) {
+    const verdict = ask(message, 'secondary', undefined, hasSecret);
+    assert.is(
+      refusal(verdict),
+      'Authentication required: this node has a secret for the resource, the peer sent none.',
+    );
+  }
+});
+
+handshake('a secret that cannot be read refuses, and tells its path to nobody but us', () => {
+  const broken = () => {
+    throw new HastError('SECRET_FILE', { message: 'the secret /k is empty' });
+  };
+  const verdict = ask(first(EXT, NONCE), 'secondary', undefined, broken);
+  assert.match(refusal(verdict) ?? '', /^Authentication required: the secret of this node/);
+  assert.is(verdict.kind === 'refuse' && verdict.reply.includes('/k'), false);
+  assert.match(verdict.kind === 'refuse' ? (verdict.why ?? '') : '', /\/k/);
+});
+
+handshake('without a secret, a nonce is noticed and not answered', () => {
+  const verdict = ask(first(EXT, NONCE));
+  if (verdict.kind !== 'first') throw new Error(verdict.kind);
+  assert.is(verdict.strange, true);
+  assert.is(decodeNv(verdict.reply.subarray(5)).has('nonce'), false);
+});
+
+handshake('a second message is proven as the core does it', () => {
+  const auth = { secret: Buffer.from('key'), noncePrimary: Buffer.alloc(16, 1) };
+  const entry = authEntry({ ...auth, nonceSecondary: Buffer.alloc(16, 2) }, Buffer.from('abc'));
+  assert.is(
+    entry.toString('hex'),
+    '0a05200000006175746800000000' +
+      '1d2391eb4a852c5ea5cf7af9458c5642f8297d75b2afcf80da66d14772883d83',
+  );
+});
+
+handshake('a second message passes with its proof, and with no bit of it changed', () => {
+  const pending = announced();
+  const good = sealed(second(EXT, EPOCH), pending.auth);
+  const verdict = ask(good, 'secondary', pending);
+  assert.is(verdict.kind === 'second' && verdict.hello.auth, pending.auth);
+  for (let bit = 5 * 8; bit < good.length * 8; bit += 1) {
+    const bad = Buffer.from(good);
+    bad[bit >> 3] = (bad[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+    try {
+      assert.is.not(ask(bad, 'secondary', pending).kind, 'second', `bit ${bit}`);
+    } catch (error) {
+      assert.ok(isInvalid(error as Error), `bit ${bit}: ${error}`);
+    }
+  }
+});
+
+handshake('no proof, one of another secret, set-up or message: refused', () => {
+  const pending = announced();
+  const { auth } = pending;
+  const other = { ...auth, secret: Buffer.from('wrong horse') };
+  const earlier = { ...auth, nonceSecondary: Buffer.alloc(16, 9) };
+  const swapped = {
+    ...auth,
+    noncePrimary: auth.nonceSecondary,
+    nonceSecondary: auth.noncePrimary,
+  };
+  const moved = Buffer.concat([sealed(second(EXT), auth), encodeNv([EPOCH])]);
+  moved.writeUInt32LE(moved.length - 5, 1);
+  const wrong = [other, earlier, swapped].map((key) => sealed(second(EXT), key));
+  for (const message of [second(EXT), moved, ...wrong]) {
+    const verdict = ask(message, 'secondary', pending);
+    assert.is(refusal(verdict), 'Authentication failed: the secrets differ.');
+    assert.is(verdict.kind === 'refuse' && verdict.closePending, true);
+  }
+});
 
 handshake('a message is read from any pieces, and nothing may follow it', () => {
   const bytes = first();

@@ -3,8 +3,14 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { formatForeground, Logger } from '../../../src/log.ts';
 import { decodeNv, encodeMessage, type NvArea, type NvEntry } from '../../../src/nv.ts';
+import { authEntry } from '../../../src/peer/handshake.ts';
 import { knock } from '../../../src/peer/knock.ts';
-import { PeerListener, type PeerPair, type PeerTable } from '../../../src/peer/listener.ts';
+import {
+  LISTENER_LIMITS,
+  PeerListener,
+  type PeerPair,
+  type PeerTable,
+} from '../../../src/peer/listener.ts';
 import type { Role } from '../../../src/resource/role.ts';
 import { until, withDeadline } from '../../helper/deadline.ts';
 
@@ -17,6 +23,7 @@ interface Bench {
   readonly knocks: string[];
   readonly lines: string[];
   role: Role;
+  secret: Uint8Array | null;
   client(): Client;
 }
 
@@ -62,11 +69,14 @@ function bench(
     const knocks: string[] = [];
     const lines: string[] = [];
     const clients: Client[] = [];
-    const state: { role: Role } = { role: 'secondary' };
+    const state: { role: Role; secret: Uint8Array | null } = { role: 'secondary', secret: null };
     const table: PeerTable = {
       count: 1,
       admitsAny: () => admitted,
-      find: (name) => (name === 'data' ? { role: state.role, admits: () => true } : undefined),
+      find: (name) => {
+        const { role, secret } = state;
+        return name === 'data' ? { role, admits: () => true, secret: () => secret } : undefined;
+      },
       admit: (_name, pair) => pairs.push(pair),
       contact: (name) => contacts.push(name),
       knocked: (ip) => knocks.push(ip),
@@ -92,6 +102,12 @@ function bench(
         },
         set role(role) {
           state.role = role;
+        },
+        get secret() {
+          return state.secret;
+        },
+        set secret(secret) {
+          state.secret = secret;
         },
         client: () => {
           const client = new Client(peers.ports[0] ?? 0);
@@ -153,8 +169,69 @@ listener(
     const silent = client();
     const slow = client().send(M1.subarray(0, 7));
     const half = client().send(M1);
-    await tokenOf(half);
+    const token = await tokenOf(half);
     await Promise.all([silent.closing(), slow.closing(), half.closing()]);
+    const late = client().send(m2(token));
+    assert.is((await late.answer()).get('errmsg', 'string'), "Token doesn't match.");
+    assert.is(LISTENER_LIMITS.halfOpenMs, 20_000);
+  }),
+);
+
+const EXT: NvEntry = { name: 'ext', type: 'uint32', value: 1 };
+const NONCE: NvEntry = { name: 'nonce', type: 'uint8_array', value: Buffer.alloc(16, 5) };
+const M1_NONCE = encodeMessage(1, [
+  RESOURCE,
+  { name: 'version', type: 'uint8', value: 2 },
+  EXT,
+  NONCE,
+]);
+
+/** A second message that is proven with the secret. */
+async function proven(secret: Uint8Array, first: Client): Promise<Buffer> {
+  const nonceSecondary = (await first.answer()).get('nonce', 'uint8_array') ?? new Uint8Array();
+  assert.is(nonceSecondary.length, 16);
+  const token = await tokenOf(first);
+  const noncePrimary = NONCE.value as Uint8Array;
+  const message = m2(token);
+  const entry = authEntry({ secret, noncePrimary, nonceSecondary }, message.subarray(5));
+  message.writeUInt32LE(message.length - 5 + entry.length, 1);
+  return Buffer.concat([message, entry]);
+}
+
+listener(
+  'with a secret only a proven second message makes a pair, which knows what to answer with',
+  bench(async (the) => {
+    const { client, pairs, lines } = the;
+    the.secret = Buffer.from('right');
+    const bare = client().send(M1);
+    assert.match((await bare.answer()).get('errmsg', 'string') ?? '', /^Authentication required/);
+    const wrong = client().send(M1_NONCE);
+    const told = client().send(await proven(Buffer.from('wrong'), wrong));
+    const text = 'Authentication failed: the secrets differ.';
+    assert.is((await told.answer()).get('errmsg', 'string'), text);
+    await wrong.closing(); // it belonged to that message
+    assert.ok(lines.some((line) => line.includes(text)));
+    assert.is(pairs.length, 0);
+    const one = client().send(M1_NONCE);
+    client().send(await proven(Buffer.from('right'), one));
+    await until('a pair', 3000, () => pairs.length === 1);
+    const auth = pairs[0]?.hello.auth;
+    assert.equal(Buffer.from(auth?.secret ?? []).toString(), 'right');
+    assert.is(lines.join('').includes('right'), false);
+    // A recorded message is of no use: the next set-up has another nonce.
+    const next = client().send(M1_NONCE);
+    const old = await proven(Buffer.from('right'), one);
+    await tokenOf(next);
+    const replayed = client().send(old);
+    assert.is((await replayed.answer()).get('errmsg', 'string'), "Token doesn't match.");
+  }),
+);
+
+listener(
+  'without a secret a peer that has one is named in the log',
+  bench(async ({ client, lines }) => {
+    await tokenOf(client().send(M1_NONCE));
+    assert.ok(lines.some((line) => line.includes('this node has none')));
   }),
 );
 

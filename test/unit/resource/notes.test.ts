@@ -44,6 +44,14 @@ notes('what keeps a primary from connecting comes with what to do next', () => {
     ['cannot connect to the peer: Connection timed out', /is that host up/],
     ['the peer did not answer the first message: Connection timed out', /look at the log/],
     [
+      'Authentication required: this node has a secret for the resource, the peer sent none.',
+      /same statement secret/,
+    ],
+    ['Authentication required: the secret of this node cannot be read.', /see its log/],
+    ['Authentication failed: the secrets differ.', /copy that of one node/],
+    ['the peer could not prove that it knows the secret', /copy that of one node/],
+    ['the peer has no secret for the resource: configure the same file', /same statement secret/],
+    [
       "this node's copy is stale and the peer that has the good one cannot be reached (x)",
       /hastctl role secondary data there/,
     ],

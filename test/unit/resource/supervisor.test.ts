@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
@@ -102,6 +102,7 @@ async function makePair(): Promise<Fake> {
       generation: 0n,
       generationShared: 0n,
       generationOffered: 0n,
+      auth: null,
     },
     alive: () => near.every(({ destroyed }) => !destroyed),
     refuse: (text) => {
@@ -114,7 +115,7 @@ async function makePair(): Promise<Fake> {
 function bench(
   fake: string,
   body: (bench: Bench) => Promise<void>,
-  more: Partial<Resource> = {},
+  more: Partial<Resource> | ((directory: string) => Partial<Resource>) = {},
 ): () => Promise<void> {
   return withDeadline(60_000, () =>
     inTempdir(async (directory) => {
@@ -145,7 +146,10 @@ function bench(
         emit: (_resource: string, event: string) => events.push(event),
         startMs: 4000,
       };
-      const subject = new Supervisor(resourceOf(directory, more), deps);
+      const subject = new Supervisor(
+        resourceOf(directory, typeof more === 'function' ? more(directory) : more),
+        deps,
+      );
       const others: Supervisor[] = [];
       try {
         await body({
@@ -435,6 +439,32 @@ supervisor(
     assert.is(status.role, 'primary');
     assert.ok(status.notes.some((note) => note.includes('does not answer')));
   }),
+);
+
+supervisor(
+  'a role needs a secret that can be read; a primary that serves keeps the one it has',
+  bench(
+    'alone',
+    async ({ subject, directory, role, lines }) => {
+      for (const wanted of ['secondary', 'primary'] as const) {
+        assert.match((await failure(role(wanted))).message, `${directory}/key cannot be read`);
+        assert.is(subject.role, 'init');
+      }
+      writeFileSync(`${directory}/key`, 'one\n', { mode: 0o600 });
+      await role('primary');
+      const told = (secret: string) => lines.filter((line) => line === `info secret ${secret}`);
+      await until('the secret', 3000, () => told('one').length === 1);
+      rmSync(`${directory}/key`);
+      const before = subject.workerPid;
+      process.kill(before, 'SIGKILL');
+      await until('another worker with it', 10_000, () => told('one').length === 2);
+      assert.ok(lines.some((line) => line.startsWith('warning The old secret is kept')));
+      writeFileSync(`${directory}/key`, 'two\n', { mode: 0o600 });
+      subject.contact();
+      await until('the new secret', 3000, () => told('two').length === 1);
+    },
+    (directory) => ({ secret: `${directory}/key` }),
+  ),
 );
 
 supervisor.run();

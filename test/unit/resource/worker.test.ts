@@ -27,6 +27,7 @@ const SPEC: WorkerSpec = {
   metaflush: true,
   peers: [],
   source: null,
+  secret: null,
 };
 
 function bench(start?: () => never) {
