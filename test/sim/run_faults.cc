@@ -23,6 +23,11 @@ void Run::note_link_fault() {
   ++outcome_.faults;
   if (serving() && (!pending_.empty() || stats().in_flight > 0)) is_.lone = true;
   if (is_.was_loose) is_.second_good = false;
+  // What async has answered may still be on its way: then the primary counts it as written alone.
+  if (is_.was_async && serving()) {
+    doubt_second();
+    is_.lone = true;
+  }
 }
 
 void Run::cut(Random random) {
@@ -118,6 +123,7 @@ void Run::astray(Random random) {
 void Run::astray_first(FaultComponent::Fault fault) {
   const int bad = is_.primary;
   FaultComponent& disk = *node(bad).life()->disk;
+  const uint64_t ends = ends_told();
   is_.distrusted = true;
   for (Pending& p : pending_) p.proves = false;
   disk.add_fault(fault);
@@ -127,17 +133,17 @@ void Run::astray_first(FaultComponent::Fault fault) {
   is_.distrusted = false;
   // A peer that was lost meanwhile may have been given what a bad read gave.
   const bool never = disk.astray() == 0;
-  const EngineStats now = stats();
+  const bool overwritten = !stats().complete || ends_told() != ends;
   kill(bad, false, false, 0);
   is_.primary = -1;
   poll();
   if (is_.was_async) model_.forget_unflushed();
-  if (!never && !now.complete) note("the other copy may have been overwritten");
+  if (!never && overwritten) note("the other copy may have been overwritten");
   node(bad).replace_disk();
   is_.lost[bad] = is_.cut[bad] = false;
   is_.second_good = false;
   if (!promote(1 - bad)) return;
-  if (!now.complete) model_.take_as_is(node(1 - bad).data());
+  if (overwritten) model_.take_as_is(node(1 - bad).data());
   secondary(bad);
 }
 

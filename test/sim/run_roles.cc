@@ -99,7 +99,8 @@ void Run::lose_primary(Random random, bool both) {
   }
   // Half a copy must not be served: ours refuse it.
   const bool half = !pair_.options.original_peer && now.complete && was_up && !both &&
-                    !is_.lost[other] && !is_.second_good && !is_.lone && !is_blank(other);
+                    !is_.lost[other] && !is_.sick[other] && !is_.second_good && !is_.lone &&
+                    !is_blank(other);
   if (half && random.chance(1, 2) && take_over_refused(random, other)) return;
   if (outcome_.ok) come_back(random, dead, power, was_stale);
 }
