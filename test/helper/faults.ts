@@ -1,6 +1,5 @@
 // Accidents under load on two real nodes, and what must be true after each of them.
 import { until } from './deadline.ts';
-import type { NbdClient } from './nbd.ts';
 import { type Mode, type Node, Pair, runProgram, withPair } from './pair.ts';
 import { StampedWriter } from './writer.ts';
 
@@ -62,13 +61,6 @@ async function loaded(node: Node): Promise<number> {
 async function writesOn(node: Node, count: number): Promise<void> {
   const { writes } = await node.stats();
   await node.when(`${count} writes`, ({ worker }) => (worker?.writes ?? 0) >= writes + count);
-}
-
-async function mustBeClean(pair: Pair, primary: Node): Promise<void> {
-  await primary.when('nothing dirty', ({ worker }) => {
-    return worker?.state === 'in-sync' && worker.dirtyBytes === 0 && worker.inFlight === 0;
-  });
-  await pair.mustBeEqual();
 }
 
 // ---- Accidents of the secondary and of the link -----------------------------------------------
@@ -170,7 +162,7 @@ export async function secondaryFaults(plan: FaultPlan): Promise<FaultReport> {
       over = true;
     }
     await load;
-    await mustBeClean(pair, a);
+    await pair.mustBeClean(a);
   });
   return {
     mode,
@@ -187,19 +179,6 @@ export async function secondaryFaults(plan: FaultPlan): Promise<FaultReport> {
 }
 
 // ---- Death of the primary ---------------------------------------------------------------------
-
-async function promote(node: Node): Promise<NbdClient> {
-  let said = '';
-  await until('promotion', 30_000, async () => {
-    const { code, stderr } = await node.hastctl('role', 'primary', node.resource);
-    said = stderr;
-    if (code !== 0 && code !== 5) throw new Error(`role primary: exit ${code}\n${stderr}`);
-    return code === 0;
-  }).catch((error: Error) => {
-    throw new Error(`${error.message}\n${said}`);
-  });
-  return await node.connect();
-}
 
 /**
  * The primary dies under load, the secondary takes over and is read; the dead one comes back. Then
@@ -231,7 +210,8 @@ export async function primaryFaults(plan: FaultPlan): Promise<FaultReport> {
       await primary.crash();
       await client.closed;
       await writer.stop();
-      client = await promote(heir);
+      await heir.promote();
+      client = await heir.connect();
       promotionMs.push(since(died));
       const found = await writer.verify(client);
       if (mode !== 'async' && found.lost > 0) throw new Error(`${found.lost} writes are lost`);
@@ -245,7 +225,7 @@ export async function primaryFaults(plan: FaultPlan): Promise<FaultReport> {
       resyncMs.push(since(back));
       await writer.stop();
       await writer.flush(client);
-      await mustBeClean(pair, heir);
+      await pair.mustBeClean(heir);
       least = Math.min(least, inFlight);
       unanswered += found.unanswered;
       lost += found.lost;

@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net';
 const OPTION_MAGIC = Buffer.from('49484156454f5054', 'hex');
 const REQUEST_MAGIC = 0x25609513;
 const REPLY_MAGIC = 0x67446698;
-const COMMANDS = { read: 0, write: 1, flush: 3, trim: 4 } as const;
+const COMMANDS = { read: 0, write: 1, flush: 3, trim: 4, zeroes: 6 } as const;
 type Command = keyof typeof COMMANDS;
 
 export const FUA = 1;
@@ -123,6 +123,11 @@ export class NbdClient {
 
   trim(offset: number, length: number): Promise<Reply> {
     return this.#request('trim', offset, length);
+  }
+
+  /** NBD_CMD_WRITE_ZEROES: may punch a hole. */
+  writeZeroes(offset: number, length: number, flags = 0): Promise<Reply> {
+    return this.#request('zeroes', offset, length, undefined, flags);
   }
 
   destroy(): void {

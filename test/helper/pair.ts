@@ -186,9 +186,20 @@ export class Process {
   }
 }
 
-// ---- One node ---------------------------------------------------------------------------------
+// ---- Where the nodes are ----------------------------------------------------------------------
 
 export type NodeName = 'a' | 'b';
+
+export interface Network {
+  /** The address of a node. */
+  address(name: NodeName): string;
+  /** What is put before a command so that it runs there; it must keep its process id. */
+  enter(name: NodeName): readonly string[];
+}
+
+const LOOPBACK: Network = { address: () => '127.0.0.1', enter: () => [] };
+
+// ---- One node ---------------------------------------------------------------------------------
 
 export class Node {
   readonly name: NodeName;
@@ -196,17 +207,21 @@ export class Node {
   readonly resource: string;
   readonly port: number;
   readonly #flags: readonly string[];
+  readonly #network: Network;
   readonly #workers = new Map<number, Process>();
   #child: ChildProcess | undefined;
   #daemon: Process | undefined;
   /** What all daemons of this node have printed. */
   output = '';
+  onOutput: ((text: string) => void) | undefined;
 
   constructor(
     name: NodeName,
     { directory, resource, port }: { directory: string; resource: string; port: number },
     flags: readonly string[],
+    network: Network = LOOPBACK,
   ) {
+    this.#network = network;
     this.name = name;
     this.directory = directory;
     this.resource = resource;
@@ -246,10 +261,12 @@ export class Node {
   async start(): Promise<void> {
     const from = this.output.length;
     const args = [...this.#flags, ...program('hastd'), '-F', '-c', this.config, '-n', this.name];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const [file = '', ...all] = [...this.#network.enter(this.name), process.execPath, ...args];
+    const child = spawn(file, all, { stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
         this.output += text;
+        this.onOutput?.(text);
       });
     }
     this.#child = child;
@@ -434,6 +451,19 @@ export class Node {
     return this.when('degraded', ({ worker }) => worker?.state === 'degraded', ms);
   }
 
+  /** Takes over, as soon as it may: it refuses while it has just heard the primary. */
+  async promote(): Promise<void> {
+    let said = '';
+    await until('promotion', 30_000, async () => {
+      const { code, stderr } = await this.hastctl('role', 'primary', this.resource);
+      said = stderr;
+      if (code !== 0 && code !== 5) throw new Error(`role primary: exit ${code}\n${stderr}`);
+      return code === 0;
+    }).catch((error: Error) => {
+      throw new Error(`${error.message}\n${said}`);
+    });
+  }
+
   connect(): Promise<NbdClient> {
     return NbdClient.connect(this.socket);
   }
@@ -455,6 +485,8 @@ export interface PairOptions {
   readonly secret?: boolean;
   /** Both directions of connecting lead through relays that can be cut. */
   readonly relay?: boolean;
+  /** Loopback, unless it is given. */
+  readonly network?: Network;
   /** Of `hastctl create`. */
   readonly create?: readonly string[];
   /** Node's own flags for both daemons. */
@@ -495,8 +527,9 @@ export class Pair {
     unclosed.add(this);
     const flags = options.flags ?? [];
     const common = { directory, resource: this.resource };
-    this.a = new Node('a', { ...common, port: ports[0] }, flags);
-    this.b = new Node('b', { ...common, port: ports[1] }, flags);
+    const { network } = options;
+    this.a = new Node('a', { ...common, port: ports[0] }, flags, network);
+    this.b = new Node('b', { ...common, port: ports[1] }, flags, network);
   }
 
   /** Both disks created, both daemons running, both roles init. */
@@ -545,15 +578,16 @@ export class Pair {
     };
     const { directory, resource, a, b, relays } = this;
     const user = workerUser();
+    const network = this.#options.network ?? LOOPBACK;
     const own = (node: Node): string => `on ${node.name} {
 	control ${node.control}
 	pidfile ${directory}/${node.name}.pid
-	listen tcp4://127.0.0.1:${node.port}
+	listen tcp4://${network.address(node.name)}:${node.port}
 }
 `;
     const part = (node: Node, peerPort: number): string => `	on ${node.name} {
 		local ${node.disk}
-		remote tcp4://127.0.0.1:${peerPort}
+		remote tcp4://${network.address(this.other(node).name)}:${peerPort}
 		export uds://${node.socket}
 	}
 `;
@@ -616,6 +650,14 @@ ${parts}}
   async mustBeEqual(): Promise<void> {
     const at = await this.difference();
     if (at !== undefined) throw new Error(`the data areas differ at byte ${at}`);
+  }
+
+  /** The same, as soon as the primary says that nothing is left to copy. */
+  async mustBeClean(primary: Node): Promise<void> {
+    await primary.when('nothing dirty', ({ worker }) => {
+      return worker?.state === 'in-sync' && worker.dirtyBytes === 0 && worker.inFlight === 0;
+    });
+    await this.mustBeEqual();
   }
 
   /** What can still be done when the test's own process ends. */

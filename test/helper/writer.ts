@@ -1,15 +1,31 @@
 // Writes stamped blocks, many at a time, and knows afterwards what each block may hold.
 import type { NbdClient } from './nbd.ts';
 
-const BLOCK = 4096;
+export const BLOCK = 4096;
 const SECTOR = 512;
 
 /** Each sector tells its block and the number of the write, so that a torn block is seen. */
-function stamped(block: number, write: number): Buffer {
+export function stamped(block: number, write: number): Buffer {
   const stamp = Buffer.alloc(8);
   stamp.writeUInt32LE(block, 0);
   stamp.writeUInt32LE(write, 4);
   return Buffer.alloc(BLOCK, stamp);
+}
+
+/**
+ * Whose write each sector of a block is; several numbers if it is torn, 0 where it has zeroes.
+ * @throws Error when it holds what `stamped` makes for no write to this block
+ */
+export function writesIn(block: number, data: Buffer): Set<number> {
+  const writes = new Set<number>();
+  for (let at = 0; at < BLOCK; at += SECTOR) {
+    const sector = data.subarray(at, at + SECTOR);
+    const write = sector.readUInt32LE(4);
+    const whole = write === 0 ? Buffer.alloc(SECTOR) : stamped(block, write).subarray(0, SECTOR);
+    if (!sector.equals(whole)) throw new Error(`block ${block} holds what was never written there`);
+    writes.add(write);
+  }
+  return writes;
 }
 
 export interface Found {
@@ -114,15 +130,10 @@ export class StampedWriter {
   async #found(client: NbdClient, block: number): Promise<number> {
     const { error, data } = await client.read(block * BLOCK, BLOCK);
     if (error !== 0) throw new Error(`a read was answered with error ${error}`);
-    const writes = new Set<number>();
-    for (let at = 0; at < BLOCK; at += SECTOR) {
-      const write = data.readUInt32LE(at + 4);
-      const whole = write === 0 ? Buffer.alloc(SECTOR) : stamped(block, write).subarray(0, SECTOR);
-      const wanted = write === 0 || this.#owner[write] === block;
-      if (!wanted || !data.subarray(at, at + SECTOR).equals(whole)) {
-        throw new Error(`block ${block} holds what was never written there`);
-      }
-      writes.add(write);
+    const writes = writesIn(block, data);
+    for (const write of writes) {
+      if (write === 0 || this.#owner[write] === block) continue;
+      throw new Error(`block ${block} holds what was never written there`);
     }
     const [write = 0] = writes;
     const facts = `answered ${this.#answered[block]}, safe ${this.#floor[block]}`;
