@@ -26,6 +26,8 @@ interface Version {
   lastReadBegin: number;
 }
 
+const IDS_OF_A_FORK = 1 << 22;
+let forks = 0;
 const NEVER = Number.POSITIVE_INFINITY;
 
 function firstEnd({ ended, firstReadEnd }: Version): number {
@@ -85,6 +87,7 @@ export class Registers {
     this.#lastId = lastId;
   }
 
+  /** How many blocks there are. */
   get count(): number {
     return this.#blocks.length;
   }
@@ -130,7 +133,7 @@ export class Registers {
     }
   }
 
-  /** Who had them to answer is gone for good: what is under way has happened by now, or will not. */
+  /** Who had to answer is gone for good: what is under way has happened by now, or never will. */
   endOpen(): void {
     for (const write of [...this.#open.values()]) this.refuse(write);
   }
@@ -182,7 +185,9 @@ export class Registers {
         if (id > this.#lastId) this.#add({ id, first: block, count: 1, zero }, begun, ended);
       }
     }
-    this.#lastId = Math.max(this.#lastId, other.#lastId);
+    // No number may be on both disks with two meanings.
+    forks += 1;
+    this.#lastId = forks * IDS_OF_A_FORK;
   }
 
   /** Only what was durable is promised from here on: another copy counts. */
