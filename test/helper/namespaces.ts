@@ -135,7 +135,7 @@ export class Namespaces implements Network {
   slow(): boolean {
     const ways = [
       ['netem', 'delay', '20ms', '10ms'],
-      ['tbf', 'rate', '20mbit', 'burst', '32kbit', 'latency', '400ms'],
+      ['tbf', 'rate', '100mbit', 'burst', '16kb', 'latency', '100ms'],
     ];
     return NAMES.every((name) => {
       const add = (way: string[]) => ['tc', 'qdisc', 'replace', 'dev', DEVICE, 'root', ...way];
