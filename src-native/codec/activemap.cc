@@ -402,6 +402,8 @@ void Activemap::sync_end(uint32_t extent, uint8_t target, bool ok) {
   const unsigned component = component_index(target);
   if (!ok) return;
   s.add_unflushed(component, extent);
+  // What the peer gave may be in its cache alone, from another life of ours: guard:source-may-lose
+  s.add_unflushed(component_index(kRemote), extent);
   if (!marked_again) s.drop_sync(extent);
   s.refresh(extent);
 }

@@ -262,6 +262,7 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
          link.settings().version, link.settings().extended ? ", extended" : "");
     host_.event(EventName::kConnect);
     attached_waiters_.wake_all();
+    if (stale_impossible_) scope_.spawn(record_stale());  // to this peer it may be possible
     const bool whole = map_->sync_count() == map_->extent_count();
     // What a disk gives back that was given up need not be stored: guard:peer-stale-is-written
     const bool compare = whole && link.settings().extended && !metadata_.extra().peer_stale;
@@ -342,7 +343,8 @@ Task<int> Primary::adopt(Attempt& attempt) {
   // A detached disk can store nothing, and nobody will ever read from it: the peer has it all.
   if (stored != 0 && !local_detached_) co_return stored;
   source_ = from_peer ? SyncSource::kSecondary : attempt.source;
-  needs_peer_ = from_peer && map_->sync_count() > 0;
+  // guard:needed-until-the-end: also when all was copied, as long as no pass has ended.
+  needs_peer_ = from_peer && (map_->sync_count() > 0 || own.sync_target);
   if (needs_peer_) {
     const int rc = co_await update_metadata(
         [](Metadata&, Extra& extra, Primary&) { extra.sync_target = true; });

@@ -114,7 +114,7 @@ class Primary : public Provider, private LinkEvents {
 
   // primary_io.cc: requests
   Task<void> serve(Slot& slot);
-  Task<int> hold_for_peer();
+  Task<int> hold_for_peer(Slot& slot);
   Task<int> lock(Slot& slot, RangeMode mode);
   void unlock(Slot& slot);
   Task<void> serve_read(Slot& slot);

@@ -187,7 +187,7 @@ Task<void> Primary::serve_read(Slot& slot) {
       error = EIO;
       break;
     }
-    const int held = co_await hold_for_peer();
+    const int held = co_await hold_for_peer(slot);
     if (held != 0) {
       error = EIO;
       break;
@@ -207,14 +207,21 @@ Task<int> Primary::read_remote(Slot& slot) {
 }
 
 /// The peer has the good data and is away: wait for it as long as a request may wait.
-Task<int> Primary::hold_for_peer() {
+Task<int> Primary::hold_for_peer(Slot& slot) {
   constexpr uint64_t kStepUs = kSecond / 10;
+  // guard:held-without-its-range: a chunk that is being copied may wait for the range, and the next
+  // connection for that chunk.
+  const RangeMode mode = slot.range.mode;
+  unlock(slot);
+  int rc = -EIO;
   SleepTimer timer;
   for (uint64_t waited = 0; waited < uint64_t{settings_.timeout_ms} * 1000; waited += kStepUs) {
-    if (attached() || stopping_ || !(needs_peer_ || local_detached_)) co_return 0;
+    rc = attached() || stopping_ || !(needs_peer_ || local_detached_) ? 0 : -EIO;
+    if (rc == 0) break;
     co_await timer.sleep_us(kStepUs);
   }
-  co_return -EIO;
+  co_await lock(slot, mode);
+  co_return rc;
 }
 
 // --- WRITE, DELETE
@@ -248,8 +255,9 @@ Task<void> Primary::serve_write(Slot& slot) {
 /// Admitted, map durable, and either the peer takes part or this lone period is counted.
 bool Primary::may_issue(const Slot& slot) const {
   if (stopping_ || !admission_open_) return false;
-  if (!attached() && (local_detached_ || needs_peer_ || !counted_)) return false;
-  return local_detached_ || map_->ready(slot.offset, slot.length);
+  if (local_detached_) return attached() && stale_recorded_;
+  if (!attached() && (needs_peer_ || !counted_)) return false;
+  return map_->ready(slot.offset, slot.length);
 }
 
 Task<void> Primary::serve_delete(Slot& slot) {
@@ -276,8 +284,14 @@ Task<int> Primary::make_ready(Slot& slot) {
       continue;
     }
     if (!attached() && (needs_peer_ || local_detached_)) {
-      const int rc = co_await hold_for_peer();
+      const int rc = co_await hold_for_peer(slot);
       if (rc != 0) co_return rc;
+      continue;
+    }
+    // guard:stale-before-peer: what the peer gets alone would differ, and nobody knew.
+    if (local_detached_ && !stale_recorded_) {
+      if (stale_impossible_) co_return -EIO;
+      co_await settled_.wait();
       continue;
     }
     // guard:map-before-data
@@ -304,6 +318,9 @@ Task<int> Primary::make_ready(Slot& slot) {
 void Primary::issue(Slot& slot) {
   slot.uncounted = slot.flushing = false;
   slot.losses = losses_;
+  // guard:target-writes-through: what this copy has counts for nothing yet, and the peer may lose
+  // what is not stored.
+  slot.fua = slot.fua || needs_peer_;
   slot.mode = slot.fua ? Replication::kFullsync : effective_mode();
   slot.missed = false;
   slot.local_errno = local_detached_ ? EIO : 0;
@@ -646,6 +663,7 @@ bool Primary::detach_local(const char* what, int error) {
 }
 
 Task<void> Primary::record_stale() {
+  stale_impossible_ = false;
   bool recorded = false;
   if (attached() && link_->settings().extended) {
     Signal done;

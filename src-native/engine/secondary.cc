@@ -187,6 +187,7 @@ Task<int> Secondary::set_up(SecondaryEnd& end) {
   facts.contents_equal = metadata_.extra().generation == kGenerationOfEqualContents;
   facts.incomplete = metadata_.extra().local_stale || metadata_.extra().sync_target;
   facts.lost_cache = metadata_.extra().lost_cache(config_.bootid);
+  flushed_before_ = metadata_.extra().boot == 0;
   facts.generations = metadata_.extra().generations();
   Decision decision = decide(facts, config_.primary);
   // Which extents a stale copy misses was not recorded: all of them may (rule 6).
@@ -294,7 +295,7 @@ Task<void> Secondary::run(SecondaryEnd& end) {
   if (flushed != 0) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
     co_await note_failed_flush(flushed);
-  } else if (config_.bootid != 0) {
+  } else if (!flush_failed_ && !metadata_.flush_failed()) {  // guard:failed-flush-is-not-clean
     co_await update_metadata([](Metadata&, Extra& extra) { extra.boot = 0; });
   }
   co_await scope_.join();
@@ -682,9 +683,11 @@ void Secondary::finish(Job& job, int error) {
   }
   if (error == 0 && job.message.cmd == Command::kCompare) {
     const std::array<std::byte, 32> own = sha256_of(ConstBytes(job.buffer, job.message.length));
-    // What a disk gives back that was given up need not be stored: all of it is written again.
-    const bool equal = !metadata_.extra().local_stale &&  // guard:stale-copy-is-not-compared
-                       std::memcmp(own.data(), job.message.payload.hash.data(), 32) == 0;
+    // What a disk gives back after a flush has failed need not be stored: all of it is written
+    // again.
+    const bool trusted = flushed_before_ &&               // guard:unflushed-is-not-compared
+                         !metadata_.extra().local_stale;  // guard:stale-copy-is-not-compared
+    const bool equal = trusted && std::memcmp(own.data(), job.message.payload.hash.data(), 32) == 0;
     reply = ReplyMessage::comparison(job.message.seq, equal);
   }
   reply_final(job, reply);
@@ -705,6 +708,7 @@ Task<void> Secondary::run_flush(Job& job) {
 /// only compared. An original cannot be made to do that.
 Task<void> Secondary::note_failed_flush(int rc) {
   if (rc == -EOPNOTSUPP) co_return;  // a disk without a cache
+  flush_failed_ = true;
   co_await note_incomplete();
   if (primary_is_stale_ || !config_.extended) co_return;
   co_await update_metadata([](Metadata&, Extra& extra) { extra.local_stale = true; });

@@ -137,8 +137,10 @@ class Secondary {
   bool map_cleared_ = false;
   bool own_map_set_ = false;  // every bit of it, on disk
   bool primary_is_stale_ = false;
-  bool failed_since_ = false;  // a write or flush, since the last pass began
-  bool handling_ = false;      // what needs the disk before anything more is read
+  bool flushed_before_ = false;  ///< nothing was left in the cache when this life began
+  bool flush_failed_ = false;    ///< in this life: nobody knows what is stored
+  bool failed_since_ = false;    // a write or flush, since the last pass began
+  bool handling_ = false;        // what needs the disk before anything more is read
   uint64_t reading_since_us_ = 0;
   bool closed_ = false;
   bool stopped_ = false;  // by us, not by the connection

@@ -22,12 +22,9 @@ void Run::change_network(Random random) {
 void Run::note_link_fault() {
   ++outcome_.faults;
   if (serving() && (!pending_.empty() || stats().in_flight > 0)) is_.lone = true;
-  if (is_.was_loose) is_.second_good = false;
+  if (is_.was_loose) doubt_second();
   // What async has answered may still be on its way: then the primary counts it as written alone.
-  if (is_.was_async && serving()) {
-    doubt_second();
-    is_.lone = true;
-  }
+  if (is_.was_async && serving()) is_.lone = true;
 }
 
 void Run::cut(Random random) {
@@ -149,7 +146,7 @@ void Run::astray_first(FaultComponent::Fault fault) {
 
 void Run::replace_secondary() {
   const int other = 1 - is_.primary;
-  if (!serving() || !is_.first_good || stats().local_stale) return;
+  if (!serving() || !is_.first_good || is_.sick[is_.primary] || stats().local_stale) return;
   // While the primary is being repaired from there, that disk has the only good copy.
   if (node(is_.primary).extra().sync_target || stats().sync_source == 2) return;
   note("node %d gets a new disk", other);

@@ -86,7 +86,8 @@ void Run::lose_primary(Random random, bool both) {
       is_.lost[0] || is_.lost[1] ? std::string() : uncovered_difference(pair_);
   if (!uncovered.empty()) return problem("after a crash " + uncovered);
   if (has_all && (was_stale || random.chance(2, 3))) {
-    if (is_.was_async || (both && power)) model_.forget_unflushed();
+    // What memsync's peer had received and not stored goes with its process.
+    if (is_.was_async || (both && (power || is_.was_loose))) model_.forget_unflushed();
     // Between the loss of a connection and the end of the pass on the next one it refuses.
     // So it does when it has lost power itself: what it had not flushed may be missing.
     if (promote(other, !in_sync || is_.fell[other])) {
@@ -174,6 +175,9 @@ void Run::switch_over() {
   const int old = is_.primary;
   const int other = 1 - old;
   if (!is_.up[other] || is_.lost[other] || !network_whole() || is_blank(other)) return;
+  // Not in the middle of a repair after a disk has failed; and an original cannot refuse.
+  const bool unsure = is_.sick[0] || is_.sick[1] || pair_.options.original_peer;
+  if (unsure && !is_.second_good && is_.first_good) return;
   note("planned switch from node %d", old);
   is_.may_fail = true;  // requests may wait in vain for the peer with the newer data
   const bool was_lone = is_.lone;

@@ -238,6 +238,18 @@ TEST(activemap, "a copy does not clear what was marked again while it ran") {
   CHECK_EQ(first8(map), "0000000000000000");
 }
 
+TEST(activemap, "what the peer gave is unflushed there until it has flushed (rule 1)") {
+  Activemap map(64 << 20, 1 << 20, 0, 512);
+  for (const bool flushed : {false, true}) {
+    map.mark_sync(7 << 20, 1);
+    map.sync_begin(7);
+    map.sync_end(7, kLocal, true);
+    if (flushed) flush_both(map);
+    map.peer_lost();
+    CHECK_EQ(map.in_sync_set(7), !flushed);
+  }
+}
+
 TEST(activemap, "bits beyond the last extent are ignored, and cleared by the next store") {
   Activemap map(20 << 20, 1 << 20, 2, 512);
   map.load(ByteVector(512, std::byte{0xff}));
@@ -455,7 +467,8 @@ class Model {
       const unsigned target = static_cast<unsigned>(pick(2));
       map_.sync_end(e, target == 0 ? kLocal : kRemote, ok);
       const bool again = std::exchange(x.remarked, false);
-      if (ok) x.unflushed[target] = true;
+      // Its source, too, if that is the peer.
+      if (ok) x.unflushed[target] = x.unflushed[1] = true;
       if (ok && !again) x.sync = false;
       return;
     }

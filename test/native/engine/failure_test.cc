@@ -81,6 +81,28 @@ TEST(failure, "success that rests on the peer waits until the stale copy is reco
   pair.a().life()->disk->add_fault({FaultComponent::kWrite, -EIO});
   pair.b().life()->disk->add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, kDataAt});
   CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), EIO);
+  // Nor may the peer have been given what it would have alone, with nobody knowing.
+  CHECK(pair.equal());
+}
+
+TEST(failure, "that a disk was given up is recorded by the next connection, if not by this (6)") {
+  Pair pair;
+  pair.connect();
+  pair.a().life()->disk->add_fault({.kinds = FaultComponent::kWrite, .error = -ENOSPC});
+  pair.begin(pair.a(), RequestOp::kWrite, 4096, 4096, pattern(7, 4096));
+  CHECK(pair.loop.run_until([&pair] { return pair.a().logged("detached"); }, kSecond));
+  pair.cut();
+  CHECK(pair.loop.run_until([&pair] { return pair.a().logged("recorded nowhere"); }, kSecond));
+  const auto again = [&pair] { return pair.a().primary()->stats().complete; };
+  CHECK(pair.loop.run_until(again, 10 * kSecond));
+  const auto written = pattern(8, 4096);
+  CHECK_EQ(pair.write(pair.a(), 8192, written), 0);
+  pair.a().crash();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK_EQ(read_back(pair, pair.a(), 8192, 4096), written);
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
 }
 
 TEST(failure, "a node whose peer lacks something does not give up its own disk (rule 6)") {
@@ -343,6 +365,27 @@ TEST(failure, "after the peer failed a flush its copy is written again, not comp
       CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
     }
     pair.b().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    CHECK(pair.settle(pair.a()));
+    pair.b().power_cut(seed);
+    CHECK(pair.equal());
+  }
+}
+
+TEST(failure, "so it is when that could not be written down there (rule 1)") {
+  for (uint64_t seed = 1; seed <= 16; ++seed) {
+    PairOptions options;
+    options.keepdirty = 64;
+    Pair pair(options);
+    pair.connect();
+    for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
+      CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
+    }
+    // The last flush of this life succeeds, and proves nothing.
+    const bool no_room = seed % 2 == 0;
+    FaultComponent& disk = *pair.b().life()->disk;
+    disk.add_fault({FaultComponent::kFlush, -EIO, no_room ? 1u : 3u});
+    if (no_room) disk.add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, 4096});
     CHECK_EQ(pair.flush(pair.a()), 0);
     CHECK(pair.settle(pair.a()));
     pair.b().power_cut(seed);

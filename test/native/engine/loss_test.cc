@@ -35,6 +35,20 @@ struct Cutter : Timer {
     };
   }
 };
+/// Node b as the secondary with the newer data in every extent, node a as the primary that gets it.
+void repair_from_peer(Pair& pair) {
+  pair.connect();
+  pair.a().crash();
+  pair.b().become_init();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  for (uint64_t at = 0; at < pair.b().data().size(); at += 131072) {
+    CHECK_EQ(pair.write(pair.b(), at, pattern(at + 5, 4096)), 0);
+  }
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+}
 }  // namespace
 
 TEST(loss, "a reply that overtakes the end of its own send frees nothing early") {
@@ -903,6 +917,70 @@ TEST(loss, "of two incomplete copies neither is served unasked, nor copied over 
   Life* life = pair.a().life();
   CHECK(pair.loop.run_until([life] { return life->started; }, 60 * kSecond));
   CHECK(!life->serving);
+}
+
+TEST(loss, "all copied and not yet ended: the peer is needed until the end (rule 16)") {
+  for (uint64_t us = 1; us <= 4000; us += 50) {
+    Pair pair;
+    repair_from_peer(pair);
+    pair.loop.advance(us);
+    pair.cut();
+    const auto connected = [&pair] { return pair.a().primary()->stats().complete; };
+    pair.loop.run_until([&connected] { return !connected(); }, kSecond);
+    CHECK(pair.loop.run_until(connected, 30 * kSecond));
+    pair.begin(pair.a(), RequestOp::kWrite, 0, 4096, pattern(us, 4096));
+    pair.cut();
+    pair.loop.advance(1000);
+    pair.a().crash();
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    CHECK(pair.settle(pair.a()));
+    CHECK(pair.equal());
+  }
+}
+
+TEST(loss, "a write that waits for its peer does not keep the peer away (rule 7)") {
+  Pair pair;
+  repair_from_peer(pair);
+  constexpr uint64_t kLast = 20 * 131072;
+  FaultComponent& disk = *pair.a().life()->disk;
+  disk.hold(FaultComponent::kWrite, (1u << 20) + kLast, 131072);
+  // The second waits for the first, and the chunk that is copied for the second.
+  pair.begin(pair.a(), RequestOp::kWrite, kLast, 4096, pattern(1, 4096));
+  pair.begin(pair.a(), RequestOp::kWrite, kLast, 4096, pattern(2, 4096));
+  pair.loop.advance(kSecond / 10);
+  pair.cut(true);
+  pair.loop.advance(kSecond / 10);
+  disk.release();
+  pair.loop.advance(kSecond / 10);
+  pair.mend();
+  const auto connected = [&pair] { return pair.a().primary()->stats().complete; };
+  CHECK(!connected());
+  CHECK(pair.loop.run_until(connected, 5 * kSecond));
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
+TEST(loss, "a peer that alone has all the data stores what it confirms (rules 1, 16)") {
+  for (const bool original : {false, true}) {
+    for (uint64_t seed = 1; seed <= 8; ++seed) {
+      PairOptions options;
+      options.original_peer = original;
+      Pair pair(options);
+      repair_from_peer(pair);
+      pair.b().life()->disk->hold(FaultComponent::kRead);
+      const uint64_t at = 20 * 131072 + 8192;
+      Pair::Operation* write =
+          pair.begin(pair.a(), RequestOp::kWrite, at, 4096, pattern(seed, 4096));
+      CHECK(pair.loop.run_until([write] { return write->done; }, 10 * kSecond));
+      CHECK_EQ(write->error, 0);
+      pair.b().power_cut(seed);
+      pair.b().become_secondary();
+      CHECK(pair.settle(pair.a()));
+      CHECK_EQ(read_back(pair, pair.a(), at, 4096), pattern(seed, 4096));
+      CHECK(pair.equal());
+    }
+  }
 }
 
 }  // namespace hast::test
