@@ -31,6 +31,7 @@ async function killSupervisor(scene: Scene, node: Node): Promise<void> {
 
 async function killNode(scene: Scene, node: Node): Promise<void> {
   await scene.crash(node);
+  if (node === scene.primary && scene.random(2) === 0) await scene.mustBeMarked();
   if (scene.random(2) === 0) await scene.lasting(...LASTING);
   await scene.start(node, node === scene.primary ? 'primary' : 'secondary');
 }
@@ -39,6 +40,7 @@ async function killBoth(scene: Scene): Promise<void> {
   const { primary, secondary } = scene;
   scene.load.mayLose = true;
   await Promise.all([scene.crash(primary), scene.crash(secondary)]);
+  await scene.mustBeMarked();
   const back = [() => scene.start(secondary, 'secondary'), () => scene.start(primary, 'primary')];
   if (scene.random(2) === 0) back.reverse();
   for (const start of back) await start();
@@ -118,6 +120,7 @@ async function mayNotServe(scene: Scene): Promise<void> {
   const { load, primary, secondary } = scene;
   load.mayLose = true;
   await scene.crash(primary);
+  if (scene.random(2) === 0) await scene.mustBeMarked();
   scene.event(`try to promote node ${secondary.name}`);
   const { code, stderr } = await secondary.hastctl('role', 'primary', scene.pair.resource);
   if (code === 0) {
@@ -163,6 +166,7 @@ async function interrupt(scene: Scene): Promise<void> {
 async function failOver(scene: Scene): Promise<void> {
   const { load, primary } = scene;
   await scene.crash(primary);
+  if (scene.random(2) === 0) await scene.mustBeMarked();
   await scene.promoteOther();
   if (scene.mode === 'async') load.registers.forgetUndurable();
   await load.verify();
@@ -189,7 +193,7 @@ async function switchRoles(scene: Scene): Promise<void> {
 async function resolve(scene: Scene, loser: Node): Promise<void> {
   scene.event(`the data of node ${loser.name} go`);
   await loser.role('init');
-  await loser.must('create', scene.pair.resource);
+  await scene.pair.create(loser);
   await loser.role('secondary');
 }
 
@@ -298,6 +302,7 @@ async function twoInTurn(scene: Scene): Promise<void> {
   load.mayLose = true;
   await scene.crash(primary);
   await load.leave();
+  await scene.mustBeMarked();
   scene.cable.heal();
   scene.event(`promote node ${secondary.name}`);
   await secondary.promote();

@@ -547,8 +547,7 @@ export class Pair {
         await disk.truncate(options.diskBytes ?? 34 * MIB);
         await disk.close();
       }
-      const create = [...(options.create ?? []), pair.resource];
-      await Promise.all([pair.a, pair.b].map((node) => node.must('create', ...create)));
+      await Promise.all([pair.a, pair.b].map((node) => pair.create(node)));
       await Promise.all([pair.a.start(), pair.b.start()]);
       return pair;
     } catch (error) {
@@ -569,6 +568,10 @@ export class Pair {
       await pair.close();
       throw error;
     }
+  }
+
+  async create(node: Node): Promise<void> {
+    await node.must('create', ...(this.#options.create ?? []), this.resource);
   }
 
   writeConfig(changes: Partial<PairOptions> = {}): void {

@@ -3,6 +3,7 @@ import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { randomOf } from './config.ts';
 import { until } from './deadline.ts';
+import { unmarkedDifference } from './disks.ts';
 import { type Counts, Load, Trouble } from './load.ts';
 import { Namespaces } from './namespaces.ts';
 import { type Mode, type Node, Pair } from './pair.ts';
@@ -10,8 +11,10 @@ import { Registers } from './registers.ts';
 import { BLOCK } from './writer.ts';
 
 const MIB = 1 << 20;
-const DATA_BYTES = 32 * MIB;
+export const DATA_BYTES = 32 * MIB;
 const DEPTH = 8;
+/** Small extents of which few are kept dirty, so that the map on disk changes all the time. */
+const SMALL_EXTENTS = ['-e', '131072', '-k', '4'] as const;
 /** Nothing may take longer than this to come in sync by itself, once it is left alone. */
 export const SYNC_MS = 60_000;
 
@@ -72,8 +75,10 @@ export class Scene {
     const cable = await Namespaces.make();
     try {
       const diskBytes = DATA_BYTES + 2 * MIB;
-      const { mode } = options;
-      const pair = await Pair.inSync({ mode, network: cable, timeoutSeconds: 5, diskBytes });
+      const { mode, seed } = options;
+      const create = seed % 4 === 0 ? [] : SMALL_EXTENTS;
+      const common = { mode, network: cable, timeoutSeconds: 5 };
+      const pair = await Pair.inSync({ ...common, diskBytes, create });
       return new Scene(options, cable, pair);
     } catch (error) {
       await cable.close();
@@ -175,6 +180,15 @@ export class Scene {
     this.checkLogs();
     this.maySplit = false;
     this.event('in sync, all blocks as the model has them, both disks equal');
+  }
+
+  /** The primary is dead. As soon as the other node is at rest, too: do they know what differs? */
+  async mustBeMarked(): Promise<void> {
+    const { pair, secondary } = this;
+    if (secondary.running) await secondary.when('its session has ended', (s) => s.worker === null);
+    const wrong = unmarkedDifference(pair.a.disk, pair.b.disk);
+    if (wrong !== undefined) throw new Error(wrong);
+    this.event('whatever differs is marked');
   }
 
   checkLogs(): void {

@@ -51,7 +51,7 @@ export interface Run {
   readonly endMs: number;
   /** Where the logs and disks of a finding go. */
   readonly keepIn: string;
-  readonly onAccident: (plan: Plan, name: string, totals: Totals) => void;
+  readonly onAccident: (name: string) => void;
   readonly say?: (text: string) => void;
 }
 
@@ -68,7 +68,7 @@ export async function runSchedule(plan: Plan, run: Run): Promise<Finding | undef
       scene.event(`--- ${name}`);
       await accidentIn(scene, accident);
       totals.accidents.set(name, (totals.accidents.get(name) ?? 0) + 1);
-      run.onAccident(plan, name, totals);
+      run.onAccident(name);
     }
   };
   try {

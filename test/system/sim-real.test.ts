@@ -6,7 +6,7 @@ import { withDeadline } from '../helper/deadline.ts';
 import { noCounts } from '../helper/load.ts';
 import { noNamespaces } from '../helper/namespaces.ts';
 import { type Node, noPair } from '../helper/pair.ts';
-import { Scene } from '../helper/scene.ts';
+import { DATA_BYTES, Scene } from '../helper/scene.ts';
 import { noTotals, planOf, runSchedule } from '../helper/sim-real.ts';
 import { unless } from '../helper/skip.ts';
 import { inTempdir } from '../helper/tempdir.ts';
@@ -44,11 +44,12 @@ function finds(name: string, spoil: (scene: Scene) => Promise<void>, finding: Re
         scene.load.run();
         await scene.answers(scene.load, 200);
         await scene.settle();
-        await spoil(scene);
-        await scene.settle().then(
-          () => assert.unreachable('nothing was found'),
-          (error: Error) => assert.match(error.message, finding),
-        );
+        await spoil(scene)
+          .then(() => scene.settle())
+          .then(
+            () => assert.unreachable('nothing was found'),
+            (error: Error) => assert.match(error.message, finding),
+          );
       } finally {
         await scene.close();
       }
@@ -75,6 +76,19 @@ finds(
     for (const node of [a, b]) await overwrite(node, Buffer.alloc(64 * BLOCK));
   },
   /block \d+: a read from \d+ gave 0, which may not be there/,
+);
+
+finds(
+  'an extent that differs without a mark is found',
+  async (scene) => {
+    const { pair, primary } = scene;
+    scene.load.mayLose = true;
+    for (const node of [pair.a, pair.b]) await scene.crash(node);
+    await scene.mustBeMarked();
+    await overwrite(primary, Buffer.alloc(DATA_BYTES, '?'));
+    await scene.mustBeMarked();
+  },
+  /and nothing on either of them says so/,
 );
 
 finds(
