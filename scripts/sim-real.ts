@@ -11,7 +11,7 @@ const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '300' },
     seed: { type: 'string' },
-    jobs: { type: 'string', default: '2' },
+    jobs: { type: 'string', default: '1' },
     schedules: { type: 'string', default: 'Infinity' },
     verbose: { type: 'boolean', default: false },
   },
