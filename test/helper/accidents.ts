@@ -25,6 +25,8 @@ async function killWorker(scene: Scene, node: Node): Promise<void> {
 
 async function killSupervisor(scene: Scene, node: Node): Promise<void> {
   scene.event(`kill the supervisor of node ${node.name}`);
+  // Its worker ends in order then, and refuses what comes meanwhile.
+  if (node === scene.primary) scene.load.mayRefuse = true;
   await node.killDaemon();
   await scene.start(node, node === scene.primary ? 'primary' : 'secondary');
 }

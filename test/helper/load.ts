@@ -1,7 +1,7 @@
 // Many requests at a time to one export, each answer held against the model of its blocks.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { randomOf } from './config.ts';
-import { FUA, type NbdClient, type Reply } from './nbd.ts';
+import { FUA, NBD_ERROR, type NbdClient, type Reply } from './nbd.ts';
 import type { Node } from './pair.ts';
 import type { Registers } from './registers.ts';
 import { BLOCK, stamped, writesIn } from './writer.ts';
@@ -59,8 +59,9 @@ export class Load {
   #calmSince: number | undefined;
   /** Answered without an error. */
   answered = 0;
-  /** The connection may end, or requests be refused: its server is having an accident. */
+  /** The connection may end: its server is having an accident. */
   mayLose = false;
+  /** Requests may be refused, as by a server that ends in order. */
   mayRefuse = false;
 
   constructor(
@@ -168,7 +169,9 @@ export class Load {
     clearTimeout(timer);
     if (reply === undefined) return undefined;
     if (reply.error === 0) this.answered += 1;
-    else if (!this.mayRefuse) throw new Error(`${what} was answered with error ${reply.error}`);
+    else if (!this.mayRefuse || reply.error !== NBD_ERROR.shutdown) {
+      throw new Error(`${what} was answered with error ${reply.error}`);
+    }
     return reply;
   }
 

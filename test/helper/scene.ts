@@ -170,7 +170,7 @@ export class Scene {
     this.checkLogs();
     await this.inSync();
     const { load, pair } = this;
-    load.mayLose = false;
+    load.mayLose = load.mayRefuse = false;
     await load.pause();
     await load.flush();
     await load.verify();
