@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { disagreements, silentStatements } from '../scripts/mutants/guards.ts';
 
 const ROOT = new URL('..', import.meta.url).pathname;
 const GENERATED = ['src/error-codes.ts', 'src/config/grammar.js', 'src/config/grammar.d.ts'];
@@ -202,6 +203,18 @@ tidy('native.gypi lists exactly the sources there are', () => {
       .filter((file: string) => file.startsWith('src-native/binding/'))
       .map((file: string) => `${file}: belongs to the addon, not to the core`),
   ]);
+});
+
+tidy('what protects data says which guard it is, or why it is none', () => {
+  expectNone(
+    silentStatements().map(
+      ({ file, line, text }) => `${file}:${line}: neither guard:NAME nor "no guard: why": ${text}`,
+    ),
+  );
+});
+
+tidy('every guard has one mutation, and every mutation its guard', () => {
+  expectNone(disagreements());
 });
 
 tidy('lines have at most 100 characters', () => {

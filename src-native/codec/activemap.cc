@@ -245,7 +245,7 @@ void Activemap::State::close_flush(unsigned component, bool ok) {
   IndexSet& set = covered[component];
   for (uint32_t e = set.next(0); e != kNone; e = set.next(e + 1)) {
     set.remove(e);
-    if (!ok) add_unflushed(component, e);
+    if (!ok) add_unflushed(component, e);  // guard:unflushed-again
     refresh(e);
   }
 }
@@ -274,15 +274,15 @@ void Activemap::load(ConstBytes disk_map) {
   for (uint32_t byte = 0; byte < map_bytes(); byte++) {
     for (auto bits = static_cast<unsigned>(disk_map[byte]); bits != 0; bits &= bits - 1) {
       const uint32_t extent = byte * 8 + static_cast<uint32_t>(std::countr_zero(bits));
-      if (extent >= s.extent_count) {
+      if (extent >= s.extent_count) {  // no guard: no data lie there
         // Not ours to keep: a full map from a peer has ones there. The next store clears them.
         s.unknown_sectors.add(byte / s.sector_bytes);
         continue;
       }
       s.target.add(extent);
-      s.durable[extent / 64] |= uint64_t{1} << (extent % 64);
-      s.stale_bits[extent / (s.sector_bytes * 8)]++;  // until refresh wants it
-      s.add_sync(extent);
+      s.durable[extent / 64] |= uint64_t{1} << (extent % 64);  // no guard: less is stored again
+      s.stale_bits[extent / (s.sector_bytes * 8)]++;           // until refresh wants it
+      s.add_sync(extent);                                      // guard:found-marks-are-copied
       s.refresh(extent);
     }
   }
@@ -296,7 +296,7 @@ void Activemap::merge(ConstBytes peer_map) {
     for (auto bits = static_cast<unsigned>(peer_map[byte]); bits != 0; bits &= bits - 1) {
       const uint32_t extent = byte * 8 + static_cast<uint32_t>(std::countr_zero(bits));
       if (extent >= s.extent_count) return;
-      s.add_sync(extent);
+      s.add_sync(extent);  // no guard: peer-marks-count is the call
       s.refresh(extent);
     }
   }
@@ -330,9 +330,9 @@ void Activemap::write_end(uint64_t offset, uint64_t length, uint8_t stored, bool
   const State::Span span = s.span_of(offset, length);
   for (uint32_t e = span.first; e <= span.last; e++) {
     s.drop_pending(e);
-    if ((stored & kLocal) != 0) s.add_unflushed(0, e);
-    if ((stored & kRemote) != 0) s.add_unflushed(1, e);
-    if (missed) s.add_sync(e);
+    if ((stored & kLocal) != 0) s.add_unflushed(0, e);   // guard:unflushed-here
+    if ((stored & kRemote) != 0) s.add_unflushed(1, e);  // guard:unflushed-there
+    if (missed) s.add_sync(e);                           // guard:missed-is-marked
     s.refresh(e);
   }
 }
@@ -341,7 +341,7 @@ void Activemap::mark_sync(uint64_t offset, uint64_t length) {
   State& s = *state_;
   const State::Span span = s.span_of(offset, length);
   for (uint32_t e = span.first; e <= span.last; e++) {
-    s.add_sync(e);
+    s.add_sync(e);  // no guard: the callers are
     s.refresh(e);
   }
 }
@@ -351,7 +351,7 @@ void Activemap::flush_begin() {
   for (unsigned c = 0; c < kComponents; c++) {
     HAST_ASSERT(!s.flush_open[c] && s.covered[c].empty());
     s.flush_open[c] = true;
-    s.unflushed[c].swap(s.covered[c]);
+    s.unflushed[c].swap(s.covered[c]);  // guard:written-while-it-flushes
   }
   s.unflushed_count = 0;
 }
@@ -368,11 +368,12 @@ void Activemap::flush_end(uint8_t component, bool ok) {
 void Activemap::peer_lost() {
   State& s = *state_;
   const unsigned remote = component_index(kRemote);
-  if (s.flush_open[remote]) s.close_flush(remote, false);
+  if (s.flush_open[remote]) s.close_flush(remote, false);  // guard:lost-while-it-flushes
   IndexSet& set = s.unflushed[remote];
   for (uint32_t e = set.next(0); e != kNone; e = set.next(e + 1)) {
+    // No guard: unflushed-lost is the call.
     s.drop_unflushed(remote, e);
-    s.add_sync(e);
+    s.add_sync(e);  // no guard: likewise
     s.refresh(e);
   }
 }
@@ -401,10 +402,10 @@ void Activemap::sync_end(uint32_t extent, uint8_t target, bool ok) {
   const bool marked_again = s.remarked.remove(extent);
   const unsigned component = component_index(target);
   if (!ok) return;
-  s.add_unflushed(component, extent);
+  s.add_unflushed(component, extent);  // guard:copied-is-unflushed
   // What the peer gave may be in its cache alone, from another life of ours: guard:source-may-lose
   s.add_unflushed(component_index(kRemote), extent);
-  if (!marked_again) s.drop_sync(extent);
+  if (!marked_again) s.drop_sync(extent);  // guard:marked-again
   s.refresh(extent);
 }
 
@@ -438,7 +439,8 @@ void Activemap::store_begin(uint32_t sector, Bytes out) {
     const uint64_t snapshot = s.wanted.word(first + i);
     store_le(out.data() + size_t{i} * 8, snapshot);
     s.target.set_word(first + i, snapshot);
-    s.durable[first + i] &= snapshot;  // what it clears may be gone from now on
+    // What it clears may be gone from now on: guard:cleared-is-not-durable
+    s.durable[first + i] &= snapshot;
   }
   // Urgent bits are wanted ones, and those that stopped being durable are not wanted.
   s.stale_bits[sector] = 0;
@@ -455,13 +457,13 @@ void Activemap::store_end(uint32_t sector, bool ok) {
     uint32_t urgent = 0;
     const uint32_t first = sector * s.sector_words;
     for (uint32_t i = first; i < first + s.sector_words; i++) {
-      s.durable[i] |= s.target.word(i);
+      s.durable[i] |= s.target.word(i);  // no guard: without it nothing is ever written
       urgent += static_cast<uint32_t>(std::popcount(s.wanted.word(i) & ~s.durable[i]));
     }
     s.urgent_bits[sector] = urgent;
   } else {
     // Old or new content: what is 1 in both is still durable, nothing else is known.
-    s.unknown_sectors.add(sector);
+    s.unknown_sectors.add(sector);  // guard:unknown-after-a-failed-store
   }
   s.note_sector(sector);
 }

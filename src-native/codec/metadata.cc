@@ -131,6 +131,7 @@ void encode_record(const Record& record, Bytes out) {
 std::optional<Record> decode_record(ConstBytes in) {
   if (std::memcmp(in.data() + kMagicAt, kMagic.data(), kMagic.size()) != 0) return std::nullopt;
   if (load_le<uint32_t>(in.data() + kVersionAt) != kRecordVersion) return std::nullopt;
+  // guard:torn-record
   if (load_le<uint32_t>(in.data() + kCrcAt) != crc32c_of(in.first(kCrcAt))) return std::nullopt;
   const uint32_t used = load_le<uint32_t>(in.data() + kFieldsBytesAt);
   if (used > kNvBytesMax) return std::nullopt;
@@ -204,9 +205,10 @@ void MetadataBlock::read_records(const Metadata* nv) {
   const bool nv_is_newest = nv != nullptr && *nv == newest.metadata;
   const bool nv_is_older = nv != nullptr && older && *nv == older->metadata;
   // Neither: an original wrote the block since (and somebody kept our records). They are history.
+  // guard:foreign-block
   if (nv != nullptr && !nv_is_newest && !nv_is_older) return;
   metadata_ = newest.metadata;
-  needs_rewrite_ = !nv_is_newest;
+  needs_rewrite_ = !nv_is_newest;  // guard:torn-sector
   extra_known_ = newest.extra_known;
   if (extra_known_) extra_ = newest.extra;
 }
@@ -229,7 +231,7 @@ BlockPlan MetadataBlock::plan_rewrite(uint32_t sector_bytes) const {
   plan.after = *this;
   plan.after.write_nv();
   plan.after.needs_rewrite_ = false;
-  plan.steps[0] = {0, sector_bytes};
+  plan.steps[0] = {0, sector_bytes};  // no guard: it is the whole plan
   plan.step_count = 1;
   return plan;
 }
@@ -256,11 +258,11 @@ BlockPlan MetadataBlock::plan(const Metadata& metadata, const Extra* extra,
   after.write_nv();
   const BlockPlan::Step first_sector{0, sector_bytes};
   if (extra == nullptr && !has_record_) {
-    plan.steps[plan.step_count++] = first_sector;
+    plan.steps[plan.step_count++] = first_sector;  // no guard: it is the whole plan
     return plan;
   }
 
-  const unsigned slot = 1 - newest_;
+  const unsigned slot = 1 - newest_;  // guard:newest-record-stays
   after.newest_ = slot;
   after.has_record_ = true;
   after.sequence_++;
@@ -270,8 +272,8 @@ BlockPlan MetadataBlock::plan(const Metadata& metadata, const Extra* extra,
       static_cast<uint32_t>(round_up(kRecordOffset[slot] + kRecordBytes, sector_bytes));
   // The other record is never in these sectors. Where the nv area is (a sector of 2048 or 4096
   // bytes), that one sector is the whole update.
-  plan.steps[plan.step_count++] = {start, end - start};
-  if (start != 0) plan.steps[plan.step_count++] = first_sector;
+  plan.steps[plan.step_count++] = {start, end - start};          // guard:record-before-sector
+  if (start != 0) plan.steps[plan.step_count++] = first_sector;  // no guard: else nothing fits
   return plan;
 }
 

@@ -55,7 +55,7 @@ bool RangeLock::acquire(RangeHold& hold) {
   hold.blockers = 0;
   if (maybe_conflict(hold)) {
     for (const RangeHold* other = first_; other != nullptr; other = other->next) {
-      if (conflict(*other, hold)) hold.blockers++;
+      if (conflict(*other, hold)) hold.blockers++;  // guard:overlap-waits
     }
   }
   hold.next_granted = nullptr;
@@ -78,7 +78,7 @@ RangeHold* RangeLock::release(RangeHold& hold) {
   // Only later ones can wait for this one.
   for (RangeHold* other = hold.next; other != nullptr && waiting_ > 0; other = other->next) {
     if (other->blockers == 0 || !conflict(*other, hold)) continue;
-    other->blockers--;
+    other->blockers--;  // no guard: else nobody is let in
     if (other->blockers > 0) continue;
     waiting_--;
     other->next_granted = nullptr;

@@ -151,6 +151,7 @@ Task<int> Connector::send_message(Stream& stream, std::size_t bytes) {
   co_return rc;
 }
 
+/// No guard: without a whole message there is nothing to go on with.
 Task<int> Connector::read_message(PacketReader& reader, ConstBytes& area) {
   for (;;) {
     const PacketReader::Head head = reader.head(area);
@@ -161,6 +162,7 @@ Task<int> Connector::read_message(PacketReader& reader, ConstBytes& area) {
   }
 }
 
+/// No guard: the peer has refused.
 void Connector::refuse(Attempt& attempt, std::string_view text, bool wait) {
   const std::size_t length = std::min(text.size(), sizeof attempt.text - 1);
   std::memcpy(attempt.text, text.data(), length);
@@ -177,6 +179,7 @@ void Connector::refuse(Attempt& attempt, std::string_view text, bool wait) {
   }
 }
 
+/// No guard: without a whole answer there is nothing to go on with.
 Task<void> Connector::first_connection(const ConnectorFacts& facts, Attempt& attempt) {
   FirstRequest hello;
   hello.resource = metadata_.metadata().resource.view();
@@ -224,6 +227,7 @@ Task<void> Connector::first_connection(const ConnectorFacts& facts, Attempt& att
 }
 
 /// Also ends it for a peer that cannot prove anything, before it is told more than our name.
+/// No guard: peer-proves-secret is the one.
 bool Connector::first_reply_fits(const FirstReply& reply, Attempt& attempt) {
   if (reply.version > kWireVersion) {
     say(attempt, AttemptKind::kMismatch, "the peer chose a protocol version above 2");
@@ -246,15 +250,18 @@ Task<int> Connector::ensure_identity() {
   }
   co_await metadata_.lock();
   Metadata metadata = metadata_.metadata();
+  // guard:identity-before-it-is-told
   while (metadata.resuid == 0) metadata.resuid = host_.random();
   metadata.prevrole = Role::kPrimary;
   Extra extra = metadata_.extra();
   const bool equal = extra.generation == kGenerationOfEqualContents;
   Generations ids = extra.generations();
+  // No guard: the first pass would begin one.
   if (ids.current == 0) ids.begin(host_.random());
-  ids.offer();  // a fresh peer takes it over together with the resource id
+  // A fresh peer takes it over together with the resource id. No guard: likewise.
+  ids.offer();
   extra.set(ids);
-  const int rc = co_await metadata_.store(metadata, extra);
+  const int rc = co_await metadata_.store(metadata, extra);  // no guard: the id above is
   metadata_.unlock();
   virgin_ = rc == 0;
   equal_ = virgin_ && equal;
@@ -320,6 +327,7 @@ Task<void> Connector::run_link(Attempt& attempt) {
 
 bool Connector::reply_is_sane(const ConnectorFacts& facts, const SecondReply& reply,
                               Attempt& attempt) {
+  // guard:of-one-size
   if (reply.datasize != facts.data_bytes || reply.extentsize != facts.extent_bytes) {
     attempt.kind = AttemptKind::kMismatch;
     std::snprintf(attempt.text, sizeof attempt.text,
@@ -334,7 +342,7 @@ bool Connector::reply_is_sane(const ConnectorFacts& facts, const SecondReply& re
       reply.syncsrc == SyncSource::kPrimary || reply.syncsrc == SyncSource::kSecondary;
   const bool virgin_sane =
       !reply.virgin || (reply.syncsrc == SyncSource::kPrimary && reply.localcnt == 0);
-  if (!source_known || !virgin_sane) {
+  if (!source_known || !virgin_sane) {  // guard:answer-is-possible
     say(attempt, AttemptKind::kMismatch, "the peer's answer contradicts itself");
     return false;
   }
@@ -347,7 +355,7 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
   if (rc != 0) {
     if (attempt.link->refusal()[0] != '\0') {
       refuse(attempt, attempt.link->refusal(), false);
-    } else if (rc == -EBADMSG) {
+    } else if (rc == -EBADMSG) {  // no guard: there is nothing to go on with
       say(attempt, AttemptKind::kMismatch, "the peer's second answer is malformed");
     } else {
       say_errno(attempt, "the peer did not answer the second message", rc);
@@ -356,7 +364,7 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
     co_return;
   }
   const Result<SecondReply> decoded = decode_second_reply(area);
-  if (!decoded) {
+  if (!decoded) {  // no guard: there is nothing to go on with
     say(attempt, AttemptKind::kMismatch, decoded.error().what);
     co_return;
   }
@@ -381,6 +389,7 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
   attempt.settings.checksum = facts.checksum;
   attempt.settings.compression = facts.compression;
   if (reply.mapsize > 0) {
+    // guard:peer-marks-are-whole
     if (reply.mapsize * 8ull * facts.extent_bytes < facts.data_bytes) {
       say(attempt, AttemptKind::kMismatch, "the peer's map is too short");
       co_return;
@@ -388,11 +397,12 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
     const SecondReply kept = reply;  // `area` goes when more is received
     first_reader_->consume_head();
     const int received = co_await receive_map(kept, attempt);
-    if (received != 0) {
+    if (received != 0) {  // guard:peer-marks-have-come
       say(attempt, AttemptKind::kMismatch, "the peer's map cannot be received");
       co_return;
     }
   }
+  // No guard: adopted-as-decided looks again. This one asks again at once.
   if (metadata_.metadata().localcnt != attempt.sent_localcnt) {
     say(attempt, AttemptKind::kChanged, "a write was counted during the set-up");
     co_return;
@@ -403,14 +413,14 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
 Task<int> Connector::receive_map(const SecondReply& reply, Attempt& attempt) {
   if (reply.mapsize > kMapBytesMax) co_return -EMSGSIZE;
   const Result<void> sane = check_payload_info(reply.payload, reply.mapsize);
-  if (!sane) co_return -EBADMSG;
+  if (!sane) co_return -EBADMSG;  // no guard: it bounds what is read
   attempt.map.resize(reply.mapsize);
   std::vector<std::byte> payload(reply.payload.size_bytes);
   const int rc = co_await first_reader_->payload(Bytes(payload));
   if (rc != 0) co_return rc;
   const Result<void> accepted =
       accept_payload(reply.payload, ConstBytes(payload), Bytes(attempt.map));
-  if (!accepted) co_return -EBADMSG;
+  if (!accepted) co_return -EBADMSG;  // guard:peer-marks-are-checked
   co_return 0;
 }
 

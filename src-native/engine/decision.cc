@@ -18,6 +18,7 @@ Decision adopt_identity(const SecondaryFacts& s, const PrimaryFacts& p) {
   const bool promised_equal = p.contents_equal && s.contents_equal;
   // guard:marked-is-no-virgin
   const bool nothing_to_copy = p.virgin && s.map_empty && (!p.extended || promised_equal);
+  // No guard: the one before it.
   d.map = nothing_to_copy ? MapAnswer::kNone : MapAnswer::kFull;
   return d;
 }
@@ -38,12 +39,12 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
   if (s.resuid == 0) return adopt_identity(s, p);
   Decision d;
   if (s.resuid != p.resuid) {
-    d.refusal = Refusal::kIdentity;
+    d.refusal = Refusal::kIdentity;  // guard:of-one-resource
     return d;
   }
   const bool newer_than_primary_knows = s.localcnt > p.remotecnt;
   const bool primary_newer_than_known = p.localcnt > s.remotecnt;
-  if (newer_than_primary_knows && primary_newer_than_known) {
+  if (newer_than_primary_knows && primary_newer_than_known) {  // guard:both-wrote-alone
     d.refusal = Refusal::kSplitBrain;
     return d;
   }
@@ -56,7 +57,7 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
   if (d.counters_equal && p.extended && poorer && !s.incomplete) {
     d.source = SyncSource::kSecondary;
   }
-  d.map = d.impossible ? MapAnswer::kFull : MapAnswer::kOwn;
+  d.map = d.impossible ? MapAnswer::kFull : MapAnswer::kOwn;  // guard:impossible-is-copied-whole
   // guard:of-one-line
   if (!of_one_line(s, p, d.source)) {
     d.refusal = Refusal::kSplitBrain;

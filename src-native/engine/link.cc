@@ -300,11 +300,11 @@ bool Link::handle_control(const ReplyMessage& reply) {
 Task<int> Link::handle_reply(ConstBytes area) {
   if (!established_) {
     const bool refused = note_refusal(area);
-    co_return refused ? -ECONNREFUSED : -EBADMSG;
+    co_return refused ? -ECONNREFUSED : -EBADMSG;  // no guard: nothing was asked yet
   }
   ReplyMessage reply;
   const Result<void> decoded = decode_reply(area, reply);
-  if (!decoded) co_return -EBADMSG;
+  if (!decoded) co_return -EBADMSG;  // guard:malformed-confirms-nothing
   reader_.consume_head();
   if (reply.has(kReplyAlive) || handle_control(reply)) co_return 0;
   Slot* slot = find(reply.seq);
@@ -322,13 +322,14 @@ Task<int> Link::handle_reply(ConstBytes area) {
     // Only the first reply to a memsync WRITE says so; anything else is out of step.
     if (slot->op != RequestOp::kWrite || slot->mode != Replication::kMemsync ||
         slot->remote != Outcome::kPending) {
-      co_return -EBADMSG;
+      co_return -EBADMSG;  // guard:received-out-of-step
     }
     events_.remote_received(*slot);
     co_return 0;
   }
   int error = errno_from_wire(reply.error);
   if (error == ENOTCONN) error = EIO;  // to us it means that the link has gone
+  // No guard: what is not said to be equal is written.
   if (error == 0 && slot->comparing != reply.has(kReplyEqual)) co_return -EBADMSG;
   if (error == 0 && slot->op == RequestOp::kRead && !slot->comparing) {
     const int rc = co_await take_data(*slot, reply);
@@ -341,14 +342,14 @@ Task<int> Link::handle_reply(ConstBytes area) {
 
 Task<int> Link::take_data(Slot& slot, const ReplyMessage& reply) {
   const Result<void> sane = check_payload_info(reply.payload, slot.length);
-  if (!sane) co_return -EBADMSG;
+  if (!sane) co_return -EBADMSG;  // guard:data-fits
   const Bytes data(slot.buffer, slot.length);
   const bool plain = reply.payload.compression == Compression::kNone;
   const Bytes into = plain ? data : Bytes(staging_.get(), reply.payload.size_bytes);
   const int rc = co_await reader_.payload(into);
   if (rc != 0) co_return rc;
   const Result<void> accepted = accept_payload(reply.payload, into, data);
-  co_return accepted ? 0 : -EBADMSG;
+  co_return accepted ? 0 : -EBADMSG;  // guard:data-is-checked
 }
 
 // --- being alive

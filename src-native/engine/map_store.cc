@@ -101,7 +101,7 @@ Task<int> MapStore::write_batch() {
   }
   co_await writes.join();
   if (batch_result_ == 0 && flush_ && !alone) {
-    const int rc = co_await disk_.flush();
+    const int rc = co_await disk_.flush();  // guard:map-is-flushed
     if (rc != 0) {
       batch_result_ = rc;
       flush_failed_ = true;
@@ -130,7 +130,7 @@ Task<int> MapStore::overwrite(std::byte value) {
         co_await disk_.write(kMetadataBytes + at, ConstBytes(image_ + at, length), false);
     if (rc != 0) co_return rc;
   }
-  const int flushed = co_await disk_.flush();
+  const int flushed = co_await disk_.flush();  // guard:whole-map-is-flushed
   co_return flushed;
 }
 

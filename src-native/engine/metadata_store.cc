@@ -13,6 +13,8 @@ MetadataStore::~MetadataStore() {
   std::free(buffer_);
 }
 
+/// No guard: what cannot be read cannot be used, and a torn sector is repaired before any store,
+/// which asserts it.
 Task<int> MetadataStore::load(std::string_view resource, const char** why) {
   *why = "cannot be read";
   if (buffer_ == nullptr) {
@@ -61,7 +63,7 @@ void MetadataStore::unlock() {
 Task<int> MetadataStore::store(Metadata metadata, Extra extra) {
   HAST_ASSERT(locked_);
   const BlockPlan plan = block_.plan_update(metadata, extra, disk_.facts().sector_bytes);
-  const int rc = co_await carry_out(plan);
+  const int rc = co_await carry_out(plan);  // no guard: the callers are
   co_return rc;
 }
 
@@ -72,7 +74,7 @@ Task<int> MetadataStore::carry_out(const BlockPlan& plan) {
     const int rc =
         co_await disk_.write(step.offset, ConstBytes(buffer_ + step.offset, step.length), true);
     if (rc != 0) co_return rc;
-    const int flushed = co_await disk_.flush();
+    const int flushed = co_await disk_.flush();  // guard:metadata-is-flushed
     if (flushed != 0) {
       flush_failed_ = true;
       co_return flushed;

@@ -83,6 +83,7 @@ Task<bool> Primary::start(StartFailure& failure) {
   if (rc != 0) co_return false;
   scope_.spawn(tick());
   const bool serve = co_await decide_start(failure);
+  if (serve) co_await note_boot();  // guard:boot-before-serving
   started_ = serve;
   co_return serve;
 }
@@ -97,7 +98,7 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
     co_await attempt_once(*attempt);
     if (attempt->kind == AttemptKind::kChanged) continue;
     if (attempt->kind != AttemptKind::kBusy || config_.force) break;
-    if (loop.now_us() >= busy_until) {
+    if (loop.now_us() >= busy_until) {  // guard:no-second-primary
       fail(failure, 69, "ROLE_REFUSED",
            "the peer is primary. Demote it first ('hastctl role secondary %s' there), or, if it is "
            "certain that its data is to be given up, use 'hastctl role -f primary %s'",
@@ -116,19 +117,15 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
   while (keeping_ && last_kind_ == AttemptKind::kConnected && !attached()) {
     co_await attached_waiters_.wait();
   }
-  if (attached()) {
-    co_await note_boot();
-    co_return true;
-  }
+  if (attached()) co_return true;
   if (config_.force) {
     const int rc = co_await trust_own_copy();
-    co_await note_boot();
     if (rc == 0) co_return true;
     fail(failure, 66, "META_WRITE", "the metadata cannot be stored: %s", std::strerror(-rc));
     co_return false;
   }
   const Extra& extra = metadata_.extra();
-  if (extra.sync_target || extra.local_stale) {
+  if (extra.sync_target || extra.local_stale) {  // guard:incomplete-is-not-promoted
     fail(failure, 69, "ROLE_REFUSED",
          "this node's copy is %s and the peer that has the good one cannot be reached (%s). "
          "Make the peer primary, or bring it up as secondary first; 'hastctl role -f primary %s' "
@@ -147,7 +144,6 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
         last_attempt_, config_.resource.c_str());
     co_return false;
   }
-  co_await note_boot();
   logf(host_, LogLevel::kWarning, "Serving without the peer: %s.", last_attempt_);
   co_return true;
 }
@@ -158,6 +154,7 @@ Task<int> Primary::trust_own_copy() {
   config_.force = false;
   const Extra& own = metadata_.extra();
   if (!own.sync_target && !own.local_stale && !own.lost_cache(config_.bootid)) co_return 0;
+  // guard:force-counts-for-good
   const int rc = co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
     extra.sync_target = extra.local_stale = false;
     extra.boot = self.config_.bootid;
@@ -166,15 +163,16 @@ Task<int> Primary::trust_own_copy() {
 }
 
 void Primary::take_boot(Metadata&, Extra& extra, Primary& self) {
-  extra.boot = self.config_.bootid;
+  extra.boot = self.config_.bootid;  // no guard: it is one with its callers
 }
 
 /// From now on there is something that a power cut may take. One that has taken something is
 /// remembered until that is settled.
 Task<void> Primary::note_boot() {
   const Extra& own = metadata_.extra();
-  if (own.boot == config_.bootid || own.lost_cache(config_.bootid)) co_return;
-  co_await update_metadata(take_boot);
+  if (own.boot == config_.bootid) co_return;
+  if (own.lost_cache(config_.bootid)) co_return;  // guard:power-cut-is-not-forgotten
+  co_await update_metadata(take_boot);            // no guard: it is one with the call
 }
 
 Task<void> Primary::attempt_once(Attempt& attempt) {
@@ -294,12 +292,14 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
 
 /// Takes over what the set-up has agreed on. 0: requests may go over the link.
 Task<int> Primary::adopt(Attempt& attempt) {
-  // A lone write may have been counted since the peer decided; then it decided on old facts.
+  // A lone write may have been counted since the peer decided; then it decided on old facts:
+  // guard:adopted-as-decided
   if (counting_ || metadata_.metadata().localcnt != attempt.sent_localcnt) co_return -EAGAIN;
   // With our disk detached the peer has the only good copy, whatever its counters say.
   const bool from_peer = attempt.source == SyncSource::kSecondary || local_detached_;
   const Extra& own = metadata_.extra();
   // An original cannot say that a pass has ended; counters that mirror each other do (rule 16).
+  // No guard: it takes back what a guard has set.
   if (!attempt.settings.extended && own.sync_target &&
       attempt.peer_localcnt == metadata_.metadata().remotecnt &&
       attempt.peer_remotecnt == metadata_.metadata().localcnt) {
@@ -323,21 +323,22 @@ Task<int> Primary::adopt(Attempt& attempt) {
   co_await hear_generation(attempt);
   if (from_peer) needs_peer_ = true;  // nothing may be written here alone from now on
   if (!from_peer && own.lost_cache(config_.bootid)) {
-    // The peer has nothing better.
+    // The peer has nothing better. No guard: it takes back what a guard has set.
     co_await update_metadata(take_boot);
   }
   peer_localcnt_ = attempt.peer_localcnt;
   peer_remotecnt_ = attempt.peer_remotecnt;
+  // guard:first-pass-counts
   if (attempt.peer_virgin && metadata_.metadata().localcnt == 0) {
     const int rc = co_await update_metadata(
         [](Metadata& metadata, Extra&, Primary&) { metadata.localcnt = 1; });
     if (rc != 0 && !local_detached_) co_return rc;
   }
-  if (!attempt.map.empty()) map_->merge(ConstBytes(attempt.map));
+  if (!attempt.map.empty()) map_->merge(ConstBytes(attempt.map));  // guard:peer-marks-count
   if (from_peer && own.local_stale && !local_detached_) {
     // Which extents a stale copy misses was not recorded (rule 6).
     const std::vector<std::byte> all(map_->map_bytes(), std::byte{0xff});
-    map_->merge(ConstBytes(all));
+    map_->merge(ConstBytes(all));  // guard:stale-primary-is-copied-whole
   }
   const int stored = co_await map_store_->store();  // guard:merged-map-stored
   // A detached disk can store nothing, and nobody will ever read from it: the peer has it all.
@@ -345,7 +346,7 @@ Task<int> Primary::adopt(Attempt& attempt) {
   source_ = from_peer ? SyncSource::kSecondary : attempt.source;
   // guard:needed-until-the-end: also when all was copied, as long as no pass has ended.
   needs_peer_ = from_peer && (map_->sync_count() > 0 || own.sync_target);
-  if (needs_peer_) {
+  if (needs_peer_) {  // guard:target-flag-before-its-pass
     const int rc = co_await update_metadata(
         [](Metadata&, Extra& extra, Primary&) { extra.sync_target = true; });
     if (rc != 0 && !local_detached_) co_return rc;
@@ -359,16 +360,18 @@ Task<int> Primary::adopt(Attempt& attempt) {
 Task<void> Primary::hear_generation(const Attempt& attempt) {
   peer_generation_ = attempt.settings.extended ? attempt.peer_generation : 0;
   if (attempt.settings.extended || metadata_.extra().generations() == Generations{}) co_return;
+  // No guard: see above.
   co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.set({}); });
 }
 
 /// At the end of a pass: what both have from now on, once the peer has heard of it.
 void Primary::offer_generation(Extra& extra) {
   Generations ids = extra.generations();
-  ids.hear(peer_generation_);
+  ids.hear(peer_generation_);  // no guard: without it, a split-brain that is none
   if (source_ == SyncSource::kSecondary && peer_generation_ != 0) {
-    ids.agree(peer_generation_);
+    ids.agree(peer_generation_);  // no guard: likewise
   } else {
+    // guard:a-pass-ends-the-unknown
     if (ids.current == 0 || source_ == SyncSource::kSecondary) ids.begin(host_.random());
     ids.offer();  // guard:offered-before-it-is-told
   }
@@ -392,7 +395,7 @@ Task<void> Primary::settle_loss(Link& link) {
   bool writes = false;
   for (Slot* slot = link.outstanding(); slot != nullptr; slot = slot->outstanding_next) {
     if (slot->use != Slot::Use::kClient || slot->op == RequestOp::kRead) continue;
-    map_->mark_sync(slot->offset, slot->length);
+    map_->mark_sync(slot->offset, slot->length);  // guard:lost-on-the-way
     writes = true;
   }
   // A detached disk has nothing that the peer might lack: it must never count as newer.
@@ -415,6 +418,7 @@ Task<void> Primary::settle_loss(Link& link) {
   admission_.wake_all();
 }
 
+/// No guard: its callers are.
 Task<int> Primary::update_metadata(MetadataChange change) {
   co_await metadata_.lock();
   Metadata metadata = metadata_.metadata();
@@ -429,7 +433,8 @@ Task<int> Primary::update_metadata(MetadataChange change) {
   co_return rc;
 }
 
-/// Raises the local counter once in every lone period, durably (I2, rule 7).
+/// Raises the local counter once in every lone period, durably (I2, rule 7). No guard: its callers
+/// are.
 Task<int> Primary::ensure_counted() {
   while (counting_) co_await counted_waiters_.wait();
   if (counted_) co_return 0;
@@ -492,7 +497,7 @@ Task<void> Primary::drain() {
   while (in_flight_ > 0) co_await settled_.wait();
   co_await requests_.join();
   if (map_ != nullptr) {
-    const int flushed = co_await flush_covering();
+    const int flushed = co_await flush_covering();  // guard:flush-at-demotion
     co_await finish_running_pass();
     // What the peer may lack and no counter speaks of would be overwritten if the peer became
     // primary.
@@ -503,6 +508,7 @@ Task<void> Primary::drain() {
       co_await ensure_counted();  // guard:count-before-demotion
     }
     if (flushed == 0 && !map_store_->failed()) {
+      // No guard: bits that stay cost a copy.
       const int stored = co_await map_store_->store_all();
       if (stored != 0)
         host_.log(LogLevel::kWarning, "The activemap could not be stored at the end.");
@@ -524,13 +530,14 @@ bool Primary::unmet_in_async() const {
 }
 
 /// A disk that failed a flush may give back what a power cut takes: unless this copy is the only
-/// one that has all, it must not count as whole again.
+/// one that has all, it must not count as whole again. No guard: its caller is.
 Task<void> Primary::note_failed_flush() {
   if (!flush_failed_ || local_detached_ || counted_ || needs_peer_) co_return;
   co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.local_stale = true; });
 }
 
-/// All is flushed: a power cut from here on takes nothing.
+/// All is flushed: a power cut from here on takes nothing. No guard: it takes back what a guard has
+/// set.
 Task<void> Primary::note_clean() {
   const bool noted = metadata_.extra().boot != 0 && metadata_.extra().boot == config_.bootid;
   if (!noted || local_detached_ || flush_failed_) co_return;

@@ -71,7 +71,7 @@ void Primary::answer(Slot& slot, int error) {
 /// Ends a request that was never given to a component, or whose components all have reported.
 void Primary::finish(Slot& slot, int error) {
   if (slot.map_held) {
-    map_->write_end(slot.offset, slot.length, 0, false);
+    map_->write_end(slot.offset, slot.length, 0, false);  // no guard: nothing was written
     slot.map_held = false;
   }
   unlock(slot);
@@ -255,9 +255,10 @@ Task<void> Primary::serve_write(Slot& slot) {
 /// Admitted, map durable, and either the peer takes part or this lone period is counted.
 bool Primary::may_issue(const Slot& slot) const {
   if (stopping_ || !admission_open_) return false;
-  if (local_detached_) return attached() && stale_recorded_;
-  if (!attached() && (needs_peer_ || !counted_)) return false;
-  return map_->ready(slot.offset, slot.length);
+  if (local_detached_) return attached() && stale_recorded_;  // guard:stale-before-peer
+  if (!attached() && needs_peer_) return false;               // guard:target-writes-not-alone
+  if (!attached() && !counted_) return false;                 // guard:count-before-lone-write
+  return map_->ready(slot.offset, slot.length);               // guard:map-before-data
 }
 
 Task<void> Primary::serve_delete(Slot& slot) {
@@ -275,7 +276,7 @@ Task<void> Primary::serve_delete(Slot& slot) {
 }
 
 /// Waits until the write may reach both components: admitted, map durable, counted when alone. 0:
-/// look again with `may_issue`.
+/// look again with `may_issue`. No guard: that is one.
 Task<int> Primary::make_ready(Slot& slot) {
   for (;;) {
     if (stopping_) co_return -ESHUTDOWN;
@@ -288,20 +289,18 @@ Task<int> Primary::make_ready(Slot& slot) {
       if (rc != 0) co_return rc;
       continue;
     }
-    // guard:stale-before-peer: what the peer gets alone would differ, and nobody knew.
+    // What the peer gets alone would differ, and nobody knew.
     if (local_detached_ && !stale_recorded_) {
       if (stale_impossible_) co_return -EIO;
       co_await settled_.wait();
       continue;
     }
-    // guard:map-before-data
     if (!local_detached_ && !map_->ready(slot.offset, slot.length)) {
       const int rc = co_await map_store_->store();
       if (rc == 0) continue;
       if (!detach_local("storing the activemap", -rc)) co_return -EIO;
       continue;
     }
-    // guard:count-before-lone-write
     if (!attached() && !counted_ && counting_) {
       co_await counted_waiters_.wait();  // by then there may be a peer, and nothing to count
       continue;
@@ -430,7 +429,7 @@ void Primary::remote_final(Slot& slot, int error) {
 /// The peer has failed a write that we have: as after its loss, our copy counts as the newer one
 /// before the write is answered (rule 8).
 Task<void> Primary::settle_missed(Slot& slot) {
-  map_->mark_sync(slot.offset, slot.length);
+  map_->mark_sync(slot.offset, slot.length);  // guard:missed-before-its-end
   if (slot.local != Outcome::kError && !needs_peer_ && !local_detached_) {
     const int rc = co_await ensure_counted();  // guard:count-missed-write
     if (rc != 0) slot.uncounted = true;
@@ -441,7 +440,7 @@ Task<void> Primary::settle_missed(Slot& slot) {
 
 /// An original knows no FUA: its write becomes durable by the FLUSH that follows.
 Task<void> Primary::flush_fua(Slot& slot) {
-  const int rc = co_await flush_covering();
+  const int rc = co_await flush_covering();  // guard:fua-is-flushed
   const bool durable = rc == 0 && attached() && slot.losses == losses_;
   if (durable) {
     slot.remote = Outcome::kOk;
@@ -486,6 +485,7 @@ void Primary::progress(Slot& slot) {
                     ? Verdict::kFailure
                     : Verdict::kWait;  // guard:stale-before-answer
     }
+    // guard:uncounted-is-no-success
     if (slot.remote == Outcome::kLost && count_failed_) verdict = Verdict::kFailure;
     if (slot.remote == Outcome::kError && (needs_peer_ || slot.uncounted)) {
       verdict = Verdict::kFailure;  // guard:target-needs-peer
@@ -516,7 +516,7 @@ void Primary::settle(Slot& slot) {
   const bool unconfirmed =
       slot.remote == Outcome::kError || slot.remote == Outcome::kLost || lost_since;
   const bool missed = slot.missed || slot.local == Outcome::kError || unconfirmed;  // guard:missed
-  map_->write_end(slot.offset, slot.length, stored, missed);
+  map_->write_end(slot.offset, slot.length, stored, missed);  // no guard: `missed` is
   slot.map_held = false;
   if (missed) sync_->kick();
   if (unflushed_since_us_ == 0) unflushed_since_us_ = Loop::current().now_us();
@@ -539,7 +539,7 @@ Task<void> Primary::serve_flush(Slot& slot) {
     finish(slot, ESHUTDOWN);
     co_return;
   }
-  const int rc = co_await flush_covering();
+  const int rc = co_await flush_covering();  // guard:flush-before-its-answer
   finish(slot, -rc);
 }
 
@@ -587,9 +587,9 @@ Task<int> Primary::flush_both() {
   Link* link = link_;
   const uint64_t losses = losses_;
   Signal remote;
-  if (link != nullptr) link->ask_flush(remote);
+  if (link != nullptr) link->ask_flush(remote);  // guard:the-peer-flushes
   const int local = co_await flush_local();
-  map_->flush_end(kLocal, local == 0);
+  map_->flush_end(kLocal, local == 0);  // guard:failed-flush-cleans-nothing
   int peer = 0;
   if (link != nullptr) {
     peer = co_await remote;
@@ -606,7 +606,8 @@ Task<int> Primary::flush_both() {
       link->shut_down("the peer failed to flush", -peer);
     }
   }
-  // A peer that was lost meanwhile has taken its unflushed extents to the sync set with it.
+  // A peer that was lost meanwhile has taken its unflushed extents to the sync set with it:
+  // guard:flushed-by-a-lost-peer
   map_->flush_end(kRemote, link != nullptr && peer == 0 && losses == losses_);
   if (peer != 0) {
     // Rule 9: the loss is settled first (rule 7), then the local flush alone decides.
@@ -622,7 +623,7 @@ Task<int> Primary::flush_both() {
 Task<int> Primary::flush_local() {
   if (local_detached_) co_return -EIO;
   int rc = -EIO;
-  if (!flush_failed_) rc = co_await disk_.flush();
+  if (!flush_failed_) rc = co_await disk_.flush();  // guard:this-node-flushes
   // guard:any-failed-flush: one for the map or the metadata loses user data just the same.
   if (metadata_.flush_failed() || map_store_->flush_failed()) rc = -EIO;
   if (rc == 0) co_return 0;
@@ -665,12 +666,13 @@ bool Primary::detach_local(const char* what, int error) {
 Task<void> Primary::record_stale() {
   stale_impossible_ = false;
   bool recorded = false;
-  if (attached() && link_->settings().extended) {
+  if (attached() && link_->settings().extended) {  // guard:stale-is-told
     Signal done;
     link_->ask_stale(done, metadata_.extra().generation, true);
     const int rc = co_await done;
     recorded = rc == 0;
   }
+  // guard:stale-is-recorded
   const int rc = co_await update_metadata([](Metadata& metadata, Extra& extra, Primary& self) {
     extra.local_stale = true;
     // The peer has all that our counter spoke of.

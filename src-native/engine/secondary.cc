@@ -87,7 +87,7 @@ void Secondary::refusal_text(const Decision& decision, char* out, std::size_t si
                 static_cast<unsigned long long>(metadata_.metadata().resuid));
 }
 
-/// `change` may refer to what outlives this call.
+/// `change` may refer to what outlives this call. No guard: its callers are.
 template <typename Change>
 Task<int> Secondary::update_metadata(Change change) {
   co_await metadata_.lock();
@@ -106,16 +106,17 @@ Task<int> Secondary::update_metadata(Change change) {
 /// The primary has given up its disk, which it only does when we have everything: also all that its
 /// counter spoke of at the handshake.
 Task<int> Secondary::become_good(uint64_t generation) {
+  // No guard: each line that adds something is.
   const int rc = co_await update_metadata([this, generation](Metadata& metadata, Extra& extra) {
-    ++metadata.localcnt;
+    ++metadata.localcnt;  // guard:good-copy-counts
     Generations ids = extra.generations();
     if (generation != 0) ids.agree(generation);  // the primary's, to which nothing is added there
-    ids.begin(host_.random());
+    ids.begin(host_.random());                   // guard:good-copy-begins-a-generation
     extra.set(ids);
     metadata.remotecnt =
         std::max(metadata.remotecnt, config_.primary.localcnt);  // guard:stale-is-known
     extra.sync_target = extra.local_stale = false;
-    extra.peer_stale = true;
+    extra.peer_stale = true;  // guard:peer-is-known-as-stale
   });
   primary_is_stale_ = rc == 0;
   co_return rc;
@@ -130,6 +131,7 @@ Task<int> Secondary::adopt(const Decision& decision) {
     if (rc != 0) co_return rc;
     own_map_set_ = true;
   }
+  // No guard: what `apply` changes has guards of its own.
   const int rc = co_await update_metadata(
       [this, &decision](Metadata& metadata, Extra& extra) { apply(decision, metadata, extra); });
   co_return rc;
@@ -137,13 +139,13 @@ Task<int> Secondary::adopt(const Decision& decision) {
 
 void Secondary::apply(const Decision& decision, Metadata& metadata, Extra& extra) const {
   if (decision.adopt) {
-    metadata.resuid = config_.primary.resuid;
-    metadata.localcnt = metadata.remotecnt = 0;
+    metadata.resuid = config_.primary.resuid;    // guard:identity-is-taken
+    metadata.localcnt = metadata.remotecnt = 0;  // no guard: it was refused if there was more
   }
   extra.set(generations_after(decision, extra.generations()));
   const bool repaired = config_.extended && decision.source == SyncSource::kPrimary;
   const bool lost_cache = repaired && extra.lost_cache(config_.bootid);
-  if (config_.bootid != 0) extra.boot = config_.bootid;
+  if (config_.bootid != 0) extra.boot = config_.bootid;  // guard:boot-before-writes
   note_target(decision, extra);
   // The primary has marked what it saw unflushed here when it lost us.
   if (lost_cache) extra.sync_target = true;  // guard:power-cut-secondary
@@ -152,7 +154,7 @@ void Secondary::apply(const Decision& decision, Metadata& metadata, Extra& extra
 void Secondary::note_target(const Decision& decision, Extra& extra) const {
   if (decision.counters_equal) {
     // With an original the end of a pass can only be told from the counters (rule 16); ours say it.
-    if (!config_.extended) extra.sync_target = false;
+    if (!config_.extended) extra.sync_target = false;  // no guard: it takes one back
     return;
   }
   // The primary has what we lack: known from here on, even if it dies before it begins a pass.
@@ -168,10 +170,11 @@ Generations Secondary::generations_after(const Decision& decision, Generations i
   const uint64_t theirs = config_.primary.generations.current;
   if (decision.adopt) {
     ids = {};  // a pass begins, at whose end both have theirs
+    // No guard: without it, a split-brain that is none.
     if (decision.map == MapAnswer::kNone && theirs != 0) ids.agree(theirs);
     return ids;
   }
-  ids.hear(theirs);
+  ids.hear(theirs);  // no guard: likewise
   // guard:offered-before-it-is-taken
   if (decision.source == SyncSource::kSecondary) ids.offer();
   return ids;
@@ -294,7 +297,7 @@ Task<void> Secondary::run(SecondaryEnd& end) {
   const int flushed = co_await disk_.flush();  // guard:received-is-flushed
   if (flushed != 0) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
-    co_await note_failed_flush(flushed);
+    co_await note_failed_flush(flushed);                     // guard:last-flush-is-remembered
   } else if (!flush_failed_ && !metadata_.flush_failed()) {  // guard:failed-flush-is-not-clean
     co_await update_metadata([](Metadata&, Extra& extra) { extra.boot = 0; });
   }
@@ -380,7 +383,7 @@ Task<void> Secondary::read_requests() {
 Task<int> Secondary::handle(ConstBytes area) {
   RequestMessage message;
   const Result<void> decoded = decode_request(area, message);
-  if (!decoded) co_return -EBADMSG;
+  if (!decoded) co_return -EBADMSG;  // guard:malformed-is-not-done
   reader_.consume_head();
   switch (message.cmd) {
     case Command::kKeepalive:
@@ -408,8 +411,9 @@ Task<int> Secondary::handle(ConstBytes area) {
       break;
   }
   // A command that we do not know: say so where that is possible, then end in an orderly way.
+  // No guard: it is not carried out.
   if (message.has(kHasCmd) && message.seq != 0) reject(message, kWireEinval);
-  co_return -EBADMSG;
+  co_return -EBADMSG;  // no guard: likewise
 }
 
 /// Answers an invalid request at once. Takes a job, so it never outruns memory.
@@ -448,7 +452,7 @@ Task<int> Secondary::handle_data_request(const RequestMessage& message) {
   const bool valid =
       message.seq != 0 &&
       (is_flush || request_range_valid(message, metadata_.metadata().datasize, kSectorBytesMin));
-  if (!valid) {
+  if (!valid) {  // guard:out-of-range-is-rejected
     // A rejected WRITE's payload must still leave the stream, if its size can be believed.
     if (is_write && message.payload.size_bytes > kPeerRequestBytesMax) co_return -EBADMSG;
     if (is_write) {
@@ -504,7 +508,7 @@ Task<int> Secondary::take_payload(Job& job) {
     if (rc != 0) co_return rc;
   }
   const Result<void> accepted = accept_payload(info, into, data);
-  co_return accepted ? 0 : -EBADMSG;
+  co_return accepted ? 0 : -EBADMSG;  // guard:payload-is-checked
 }
 
 /// The primary has stored the merged map: ours may go (wire-protocol 5.3). Never before.
@@ -514,6 +518,7 @@ Task<int> Secondary::before_first_request() {
   std::unique_ptr<std::byte[]> map(new std::byte[bytes]);
   map_->render(Bytes(map.get(), bytes));
   int rc = 0;
+  // No guard: the primary has stored them, which is one.
   if (own_map_set_ || !all_bytes(ConstBytes(map.get(), bytes), std::byte{0})) {
     rc = co_await map_store_->overwrite(std::byte{0});
   }
@@ -526,7 +531,7 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
     if (message.seq == 0 ||
         !request_range_valid(message, metadata_.metadata().datasize, kSectorBytesMin) ||
         message.payload.hash_bytes != 32) {
-      co_return -EBADMSG;
+      co_return -EBADMSG;  // no guard: it only reads
     }
     Job* const job = co_await take_job();
     job->message = message;
@@ -540,7 +545,7 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
   }
   int rc = 0;
   if (message.cmd == Command::kMapStored) {
-    if (message.dirty > 0) {
+    if (message.dirty > 0) {  // guard:target-flag-before-the-first-byte
       failed_since_ = false;  // a pass begins that repairs it
       rc = co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
     }
@@ -552,8 +557,8 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
   } else if (message.stale == 1) {
     // The primary's copy is stale: our counter says so to every later handshake, and since nobody
     // knows which extents it misses from now on, all of them are marked.
-    rc = co_await map_store_->overwrite(std::byte{0xff});
-    if (rc == 0) rc = co_await become_good(message.generation);
+    rc = co_await map_store_->overwrite(std::byte{0xff});        // guard:good-copy-marks-all
+    if (rc == 0) rc = co_await become_good(message.generation);  // no guard: what it changes is
     host_.log(LogLevel::kWarning, "The primary's own copy is stale; this node has the good data.");
   }
   Job* const job = co_await take_job();
@@ -699,7 +704,7 @@ Task<void> Secondary::run_flush(Job& job) {
   while (order_first_ != nullptr && order_first_->arrival < job.arrival) {
     co_await order_waiters_.wait();
   }
-  const int rc = co_await disk_.flush();
+  const int rc = co_await disk_.flush();        // guard:flush-is-carried-out
   if (rc != 0) co_await note_failed_flush(rc);  // guard:failed-flush-is-remembered
   finish(job, -rc);
 }
@@ -709,12 +714,14 @@ Task<void> Secondary::run_flush(Job& job) {
 Task<void> Secondary::note_failed_flush(int rc) {
   if (rc == -EOPNOTSUPP) co_return;  // a disk without a cache
   flush_failed_ = true;
-  co_await note_incomplete();
+  co_await note_incomplete();  // no guard: failed-flush-is-remembered is the call
   if (primary_is_stale_ || !config_.extended) co_return;
+  // guard:failed-flush-is-stale
   co_await update_metadata([](Metadata&, Extra& extra) { extra.local_stale = true; });
 }
 
 /// What was stored here may be gone: this copy is incomplete until a pass has repaired it.
+/// No guard: its callers are.
 Task<void> Secondary::note_incomplete() {
   if (primary_is_stale_) co_return;  // it has nothing better
   failed_since_ = true;

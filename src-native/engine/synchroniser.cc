@@ -223,11 +223,12 @@ void Synchroniser::finish_chunk(ExtentCopy& copy, int rc, uint64_t bytes) {
 /// Target flushed, bits cleared durably, then counters (rule 10).
 Task<bool> Synchroniser::finish_pass() {
   Primary& p = primary_;
-  const int flushed = co_await p.flush_covering();
+  const int flushed = co_await p.flush_covering();  // guard:copied-is-flushed
   if (flushed != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
   if (p.local_detached_) co_return false;
-  const int stored = co_await p.map_store_->store_all();
+  const int stored = co_await p.map_store_->store_all();  // no guard: bits that stay cost a copy
   if (stored != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
+  // No guard: it takes back what guards have set; when it may not, says a guard within.
   const int rc = co_await p.update_metadata([](Metadata& metadata, Extra& extra, Primary& self) {
     // Only what is still true in our turn; a write that is counted from here on comes after this.
     // guard:count-after-pass; and a disk that has failed meanwhile is stale, whatever was copied to

@@ -1,5 +1,5 @@
-// hast_test [--list] [--jobs N] [WORD]...: runs the tests whose "suite: sentence" contains any of
-// the words, in N processes at once.
+// hast_test [--list] [--jobs N] [--first-failure] [WORD]...: runs the tests whose "suite: sentence"
+// contains any of the words, in N processes at once; --first-failure: none after one that failed.
 // The last line is "N passed, N failed, N skipped"; exit 1 when one failed, 64 for wrong usage.
 
 #include <sys/mman.h>
@@ -73,8 +73,8 @@ struct Counts {
 };
 
 /// Takes one test after the other, until none is left.
-void run_tests(const std::vector<std::string_view>& words, Counts& counts) {
-  for (;;) {
+void run_tests(const std::vector<std::string_view>& words, bool first_failure, Counts& counts) {
+  while (!first_failure || counts.failed == 0) {
     const uint32_t index = counts.next++;
     if (index >= cases().size()) return;
     const Case& test = cases()[index];
@@ -103,12 +103,13 @@ void run_tests(const std::vector<std::string_view>& words, Counts& counts) {
 }
 
 /// In processes of its own, of which one that dies is a failure.
-void run_in_processes(const std::vector<std::string_view>& words, unsigned jobs, Counts& counts) {
+void run_in_processes(const std::vector<std::string_view>& words, unsigned jobs, bool first_failure,
+                      Counts& counts) {
   std::fflush(stdout);
   for (unsigned job = 0; job < jobs; ++job) {
     const pid_t child = fork();
     if (child == 0) {
-      run_tests(words, counts);
+      run_tests(words, first_failure, counts);
       std::exit(0);
     }
     if (child < 0) ++counts.failed;
@@ -123,15 +124,15 @@ void run_in_processes(const std::vector<std::string_view>& words, unsigned jobs,
   }
 }
 
-int run(const std::vector<std::string_view>& words, unsigned jobs) {
+int run(const std::vector<std::string_view>& words, unsigned jobs, bool first_failure) {
   void* shared =
       mmap(nullptr, sizeof(Counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (shared == MAP_FAILED) std::abort();
   Counts& counts = *new (shared) Counts;
   if (jobs < 2) {
-    run_tests(words, counts);
+    run_tests(words, first_failure, counts);
   } else {
-    run_in_processes(words, jobs, counts);
+    run_in_processes(words, jobs, first_failure, counts);
   }
   std::printf("%u passed, %u failed, %u skipped\n", counts.passed.load(), counts.failed.load(),
               counts.skipped.load());
@@ -164,21 +165,24 @@ void skip(const std::string& reason) {
 int main(int argc, char** argv) {
   std::vector<std::string_view> words;
   bool list = false;
+  bool first_failure = false;
   unsigned jobs = 1;
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (word == "--list") {
       list = true;
+    } else if (word == "--first-failure") {
+      first_failure = true;
     } else if (word == "--jobs" && i + 1 < argc) {
       jobs = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
     } else if (word.starts_with("-")) {
-      std::fprintf(stderr, "usage: hast_test [--list] [--jobs N] [WORD]...\n");
+      std::fprintf(stderr, "usage: hast_test [--list] [--jobs N] [--first-failure] [WORD]...\n");
       return 64;
     } else {
       words.push_back(word);
     }
   }
-  if (!list) return hast::test::run(words, jobs);
+  if (!list) return hast::test::run(words, jobs, first_failure);
   for (const auto& test : hast::test::cases()) {
     if (hast::test::wanted(test, words)) std::printf("%s\n", test.name.c_str());
   }
