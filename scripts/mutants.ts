@@ -95,10 +95,8 @@ function isFresh(object: string): boolean {
 
 const objectOf = (source: string) => join(OUT, source.replace(/\.cc$/, '.o'));
 
-async function link(program: string, instead?: { source: string; object: string }): Promise<void> {
-  const parts = sources().map((source) =>
-    source === instead?.source ? instead.object : objectOf(source),
-  );
+async function link(program: string, instead = new Map<string, string>()): Promise<void> {
+  const parts = sources().map((source) => instead.get(source) ?? objectOf(source));
   const linked = await run('g++', ['-o', program, ...parts, '-lcrypto', '-lz'], 5 * MINUTE);
   if (!linked.ok) throw new Error(linked.text);
 }
@@ -106,15 +104,18 @@ async function link(program: string, instead?: { source: string; object: string 
 // --- one mutant ---------------------------------------------------------------------------------
 
 async function buildMutant(mutant: Mutant): Promise<string> {
-  const source = `src-native/${mutant.file}`;
   const folder = join(OUT, 'changed', mutant.guard);
-  const changed = join(folder, mutant.file);
-  mkdirSync(dirname(changed), { recursive: true });
-  writeFileSync(changed, mutated(mutant));
-  const object = changed.replace(/\.cc$/, '.o');
-  await compile(changed, object, ['-O0']);
+  const instead = new Map<string, string>();
+  for (const [file, text] of mutated(mutant)) {
+    const changed = join(folder, file);
+    mkdirSync(dirname(changed), { recursive: true });
+    writeFileSync(changed, text);
+    const object = changed.replace(/\.cc$/, '.o');
+    await compile(changed, object, ['-O0']);
+    instead.set(`src-native/${file}`, object);
+  }
   const program = join(folder, 'test');
-  await link(program, { source, object });
+  await link(program, instead);
   return program;
 }
 

@@ -8,8 +8,8 @@ export interface Mutant {
   /** Occurs exactly once there. A coroutine must stay one: `co_await std::suspend_never{}`. */
   readonly find: string;
   readonly replace: string;
-  /** A second line of defence that has to go as well. */
-  readonly and?: { readonly find: string; readonly replace: string };
+  /** A second line of defence that has to go as well, maybe in another file. */
+  readonly and?: { readonly file?: string; readonly find: string; readonly replace: string };
 }
 
 export const MUTANTS: readonly Mutant[] = [
@@ -72,6 +72,11 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'engine/primary.cc',
     find: 'if (counting_ || metadata_.metadata().localcnt != attempt.sent_localcnt)',
     replace: 'if (false)',
+    and: {
+      file: 'engine/connector.cc',
+      find: 'if (metadata_.metadata().localcnt != attempt.sent_localcnt) {',
+      replace: 'if (false) {',
+    },
   },
   {
     guard: 'incomplete-is-no-source',
@@ -180,6 +185,10 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'engine/primary_io.cc',
     find: 'if (alone && (local_detached_ || needs_peer_)) return false;',
     replace: '',
+    and: {
+      find: 'if (!attached() && (needs_peer_ || local_detached_)) {',
+      replace: 'if (false) {',
+    },
   },
   {
     guard: 'count-before-lone-write',

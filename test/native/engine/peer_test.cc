@@ -342,6 +342,21 @@ TEST(peer, "a payload of another size than its write ends the connection (R-19, 
   }
 }
 
+TEST(peer, "a request that is malformed behind its fields is not carried out (wire-protocol 11)") {
+  ScriptedPrimary script(original_metadata(), plain_config());
+  script.one->next(script.loop);
+  script.one->send(script.loop, write_bytes(1, 0, pattern(2, 4096)));
+  script.two->next(script.loop);
+  ByteVector discard = request_bytes(RequestMessage::discard(2, 0, 4096));
+  const auto area = static_cast<uint32_t>(discard.size() - kHeadBytes);
+  discard.insert(discard.end(), 8, std::byte{0xff});
+  store_le(discard.data() + 1, area + 8);
+  script.one->send(script.loop, discard);
+  script.loop.advance(kSecond);
+  CHECK(script.ended);
+  CHECK(std::ranges::equal(script.data().first(4096), pattern(2, 4096)));
+}
+
 TEST(peer, "FLUSH covers every write that came before it, in whatever order the disk is done") {
   ScriptedPrimary script(original_metadata(), plain_config());
   script.one->next(script.loop);
@@ -387,12 +402,13 @@ namespace {
 /// A primary's engine with a script as its secondary.
 class ScriptedSecondary {
  public:
-  explicit ScriptedSecondary(Replication replication)
+  explicit ScriptedSecondary(Replication replication,
+                             const Metadata& metadata = original_metadata())
       : network_(loop, 3),
         disk_(4608 + kDataBytes),
         component_(loop, disk_, 5),
         slab_(std::size_t{kRequestsMax} * kRequestBytesMax) {
-    disk_.set(0, MetadataBlock::create(original_metadata()).bytes());
+    disk_.set(0, MetadataBlock::create(metadata).bytes());
     listener_ = network_.listen("peer");
     scope_.spawn(accept());
     dialer_ = std::make_unique<NetworkDialer>(network_);
@@ -417,13 +433,13 @@ class ScriptedSecondary {
     loop.run_until([this, index] { return wires.size() > index; }, kSecond);
     return wires.size() > index ? wires[index].get() : nullptr;
   }
-  Task<void> write(uint64_t offset, ByteVector bytes, bool& done, int& error) {
+  Task<void> request(RequestOp op, uint64_t offset, ByteVector bytes, bool& done, int& error) {
     ProviderClient client;
     Signal waiter;
     Request* slot = nullptr;
     Request* request = primary->acquire(client, waiter, &slot);
     HAST_ASSERT(request != nullptr);
-    request->op = bytes.empty() ? RequestOp::kFlush : RequestOp::kWrite;
+    request->op = op;
     request->offset = offset;
     request->length = bytes.size();
     std::copy(bytes.begin(), bytes.end(), request->buffer);
@@ -440,11 +456,16 @@ class ScriptedSecondary {
     }
   }
   void begin(uint64_t offset, ByteVector bytes, bool& done, int& error) {
-    scope_.spawn(write(offset, std::move(bytes), done, error));
+    scope_.spawn(request(RequestOp::kWrite, offset, std::move(bytes), done, error));
+  }
+  void begin_read(uint64_t offset, std::size_t size, bool& done, int& error) {
+    scope_.spawn(request(RequestOp::kRead, offset, ByteVector(size), done, error));
   }
   Metadata metadata() const {
     return MetadataBlock::decode(disk_.current().first(kMetadataBytes))->metadata();
   }
+
+  FaultComponent& disk() { return component_; }
 
   SimLoop loop;
   Host host;
@@ -606,6 +627,142 @@ TEST(peer, "a primary repeats its part of recorded virgin sessions, but for its 
     CHECK(done);
     CHECK_EQ(error, 0);
     CHECK_EQ(script.metadata().localcnt, 0u);  // as recorded: mirrored at the end of the pass
+  }
+}
+
+namespace {
+
+constexpr uint32_t kSmallExtent = 65536;  // 128 of them: 16 bytes of map
+
+Metadata small_extents() {
+  Metadata metadata = original_metadata();
+  metadata.extentsize = kSmallExtent;
+  return metadata;
+}
+
+SecondReply good_answer() {
+  SecondReply answer;
+  answer.datasize = kDataBytes;
+  answer.extentsize = kSmallExtent;
+  answer.syncsrc = SyncSource::kPrimary;
+  answer.mapsize = 16;
+  answer.payload.size_bytes = 16;
+  return answer;
+}
+
+/// Plays the set-up up to the answer, with an empty map of the size that it names. The replies'
+/// wire.
+Wire* set_up(ScriptedSecondary& script, const SecondReply& answer) {
+  Wire* one = script.wire(0);
+  one->next(script.loop);
+  ByteVector bytes(1024);
+  FirstReply hello;
+  hello.version = 2;
+  bytes.resize(encode_first_reply(Bytes(bytes), 2, hello));
+  one->send(script.loop, bytes);
+  Wire* two = script.wire(1);
+  two->next(script.loop);
+  bytes.resize(1024);
+  bytes.resize(encode_second_reply(Bytes(bytes), 2, answer));
+  bytes.resize(bytes.size() + answer.payload.size_bytes);
+  one->send(script.loop, bytes);
+  script.loop.advance(kSecond / 10);
+  return two;
+}
+
+/// The next request of this kind; what comes before it stays without an answer.
+RequestMessage next_request(ScriptedSecondary& script, Command cmd) {
+  for (;;) {
+    RequestMessage request;
+    const ByteVector got = script.wires[0]->next(script.loop);
+    CHECK(got.size() > kHeadBytes);
+    if (got.size() <= kHeadBytes) return request;
+    CHECK(decode_request(ConstBytes(got).subspan(kHeadBytes), request).has_value());
+    if (request.cmd == cmd) return request;
+  }
+}
+
+ByteVector reply_bytes(const ReplyMessage& message, ConstBytes payload = {}) {
+  ByteVector bytes(kPacketHeadBytesMax);
+  bytes.resize(encode_reply(Bytes(bytes), 2, message));
+  bytes.insert(bytes.end(), payload.begin(), payload.end());
+  return bytes;
+}
+
+}  // namespace
+
+TEST(peer, "an answer that cannot be is no connection (wire-protocol 5.2)") {
+  using Change = void (*)(SecondReply&);
+  constexpr Change kChanges[] = {
+      [](SecondReply&) {},  // the one that can be
+      [](SecondReply& answer) { answer.datasize += 512; },
+      [](SecondReply& answer) { answer.extentsize *= 2; },
+      [](SecondReply& answer) { answer.syncsrc = SyncSource::kNone; },
+      [](SecondReply& answer) {
+        answer.virgin = true;
+        answer.syncsrc = SyncSource::kSecondary;
+      },
+      [](SecondReply& answer) {
+        answer.virgin = true;
+        answer.localcnt = 1;
+      },
+      [](SecondReply& answer) { answer.mapsize = answer.payload.size_bytes = 8; },
+      [](SecondReply& answer) {
+        answer.payload.checksum = Checksum::kCrc32;
+        answer.payload.hash_bytes = 4;  // of zeroes it is not zero
+      },
+  };
+  for (const Change& change : kChanges) {
+    ScriptedSecondary script(Replication::kFullsync, small_extents());
+    SecondReply answer = good_answer();
+    change(answer);
+    set_up(script, answer);
+    CHECK_EQ(script.primary->stats().complete, &change == &kChanges[0]);
+  }
+}
+
+TEST(peer, "words of a secondary that are out of step confirm nothing (R-19)") {
+  for (const bool malformed : {false, true}) {
+    ScriptedSecondary script(Replication::kFullsync, small_extents());
+    Wire* two = set_up(script, good_answer());
+    REQUIRE(script.serving);
+    bool done = false;
+    int error = 0;
+    script.begin(4096, pattern(1, 4096), done, error);
+    const RequestMessage write = next_request(script, Command::kWrite);
+    ByteVector bytes = reply_bytes(ReplyMessage::received(write.seq));  // it was not asked for
+    if (malformed) bytes = reply_bytes(ReplyMessage::done(write.seq, 0));
+    if (malformed) bytes[kHeadBytes] = std::byte{0xff};
+    two->send(script.loop, bytes);
+    script.loop.advance(kSecond / 10);
+    CHECK(two->ended);
+    CHECK(done);
+    CHECK_EQ(script.metadata().localcnt, 1u);
+  }
+}
+
+TEST(peer, "data of a secondary that are not what it says are not read (R-19)") {
+  for (const bool short_of_it : {false, true}) {
+    ScriptedSecondary script(Replication::kFullsync, small_extents());
+    Wire* two = set_up(script, good_answer());
+    REQUIRE(script.serving);
+    script.disk().add_fault({FaultComponent::kRead, -EIO, 1, 4608, kDataBytes});
+    bool done = false;
+    int error = 0;
+    script.begin_read(4096, 4096, done, error);
+    const RequestMessage read = next_request(script, Command::kRead);
+    PayloadInfo info;
+    info.size_bytes = short_of_it ? 512 : 4096;
+    if (!short_of_it) {
+      info.checksum = Checksum::kCrc32;
+      info.hash_bytes = 4;
+    }
+    two->send(script.loop,
+              reply_bytes(ReplyMessage::data(read.seq, info), pattern(1, info.size_bytes)));
+    script.loop.advance(kSecond / 10);
+    CHECK(two->ended);
+    CHECK(done);
+    CHECK_EQ(error, EIO);
   }
 }
 
