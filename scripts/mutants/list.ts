@@ -621,12 +621,6 @@ export const MUTANTS: readonly Mutant[] = [
     replace: 'if (false) {',
   },
   {
-    guard: 'answer-is-possible',
-    file: 'engine/connector.cc',
-    find: 'if (!source_known || !virgin_sane) {',
-    replace: 'if (false) {',
-  },
-  {
     guard: 'peer-proves-secret',
     file: 'engine/connector.cc',
     find: 'if (auth_.on() && !second_reply_proven(area, auth_)) {',

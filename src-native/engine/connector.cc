@@ -342,7 +342,7 @@ bool Connector::reply_is_sane(const ConnectorFacts& facts, const SecondReply& re
       reply.syncsrc == SyncSource::kPrimary || reply.syncsrc == SyncSource::kSecondary;
   const bool virgin_sane =
       !reply.virgin || (reply.syncsrc == SyncSource::kPrimary && reply.localcnt == 0);
-  if (!source_known || !virgin_sane) {  // guard:answer-is-possible
+  if (!source_known || !virgin_sane) {  // no guard: decoding has refused it before
     say(attempt, AttemptKind::kMismatch, "the peer's answer contradicts itself");
     return false;
   }

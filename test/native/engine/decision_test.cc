@@ -123,4 +123,15 @@ TEST(decision, "between ours the older side's data must be of the newer side's l
   CHECK(decide(s, p).refusal == Refusal::kSplitBrain);
 }
 
+TEST(decision, "an incomplete secondary is no source, though it counts as newer (rule 16)") {
+  SecondaryFacts s = secondary(4, 3);
+  PrimaryFacts p;
+  p.resuid = 7;
+  p.localcnt = p.remotecnt = 3;
+  CHECK(decide(s, p).refusal == Refusal::kNone);
+  CHECK(decide(s, p).source == SyncSource::kSecondary);
+  s.incomplete = true;
+  CHECK(decide(s, p).refusal == Refusal::kIncomplete);
+}
+
 }  // namespace hast::test

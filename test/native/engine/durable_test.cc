@@ -70,7 +70,7 @@ TEST(durable, "a power cut is not forgotten by a start without the peer (F)") {
 }
 
 TEST(durable, "a lone write that is counted during a set-up is not overwritten by it (rule 7)") {
-  for (uint64_t us = 0; us < 1200; us += 20) {
+  for (uint64_t us = 0; us < 1200; us += 40) {
     PairOptions options;
     options.seed = us + 1;
     Pair pair(options);
@@ -278,7 +278,7 @@ TEST(durable, "a last flush that fails when the connection has ended is remember
 }
 
 TEST(durable, "what a pass has copied is flushed before the copy counts as whole (rule 10)") {
-  for (uint64_t us = 0; us < 2000; us += 20) {
+  for (uint64_t us = 0; us < 2000; us += 50) {
     PairOptions options;
     options.seed = us + 1;
     Pair pair(options);
