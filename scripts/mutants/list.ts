@@ -183,7 +183,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'target-writes-not-alone',
     file: 'engine/primary_io.cc',
-    find: 'if (alone && (local_detached_ || needs_peer_)) return false;',
+    find: 'if (!attached() && needs_peer_) return false;',
     replace: '',
     and: {
       find: 'if (!attached() && (needs_peer_ || local_detached_)) {',
@@ -193,7 +193,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'count-before-lone-write',
     file: 'engine/primary_io.cc',
-    find: 'if (alone && !counted_) return false;',
+    find: 'if (!attached() && !counted_) return false;',
     replace: '',
   },
   {
@@ -533,8 +533,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'stale-copy-is-not-compared',
     file: 'engine/secondary.cc',
-    find: '!metadata_.extra().local_stale &&  // guard:stale-copy-is-not-compared',
-    replace: '',
+    find: '!metadata_.extra().local_stale;  // guard:stale-copy-is-not-compared',
+    replace: 'true;',
   },
   {
     guard: 'flush-after-earlier-writes',
