@@ -243,6 +243,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'engine/primary_io.cc',
     find: 'needs_peer_ ? Replication::kFullsync : slot.mode;  // guard:target-waits',
     replace: 'slot.mode;',
+    and: { file: 'engine/primary_io.cc', find: 'slot.fua = slot.fua || needs_peer_;', replace: '' },
   },
   {
     guard: 'detached-counts-nothing',
@@ -808,8 +809,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'needed-until-the-end',
     file: 'engine/primary.cc',
-    find: '(map_->sync_count() > 0 || own.sync_target);',
-    replace: 'map_->sync_count() > 0;',
+    find: 'needs_peer_ = from_peer;',
+    replace: 'needs_peer_ = from_peer && map_->sync_count() > 0;',
   },
   {
     guard: 'held-without-its-range',

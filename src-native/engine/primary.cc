@@ -344,8 +344,8 @@ Task<int> Primary::adopt(Attempt& attempt) {
   // A detached disk can store nothing, and nobody will ever read from it: the peer has it all.
   if (stored != 0 && !local_detached_) co_return stored;
   source_ = from_peer ? SyncSource::kSecondary : attempt.source;
-  // guard:needed-until-the-end: also when all was copied, as long as no pass has ended.
-  needs_peer_ = from_peer && (map_->sync_count() > 0 || own.sync_target);
+  // guard:needed-until-the-end: also when nothing is left to copy, as long as no pass has ended.
+  needs_peer_ = from_peer;
   if (needs_peer_) {  // guard:target-flag-before-its-pass
     const int rc = co_await update_metadata(
         [](Metadata&, Extra& extra, Primary&) { extra.sync_target = true; });

@@ -65,6 +65,8 @@ void Run::lose_primary(Random random, bool both) {
   const int dead = is_.primary;
   const int other = 1 - dead;
   poll();
+  // Its disk, the link and now itself: three failures at once.
+  if (is_.sick[dead] && (!is_.second_good || is_.lone || !network_whole())) return;
   const EngineStats now = stats();
   const bool in_sync = now.complete && now.state == EngineState::kInSync;
   const bool has_all = is_.up[other] && !is_.sick[other] && !is_.lost[other] && !is_.lone &&

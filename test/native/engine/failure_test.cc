@@ -23,6 +23,21 @@ std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::s
   return bytes;
 }
 
+/// The next pass ends in its middle, and the secondary in order: all that it has is flushed then.
+void interrupt_pass(Pair& pair, Node& primary, Node& secondary) {
+  const auto copies = [&primary] {
+    const EngineStats stats = primary.primary()->stats();
+    return stats.complete && stats.dirty_bytes > 0;
+  };
+  CHECK(pair.loop.run_until(copies, 30 * kSecond));
+  FaultComponent& disk = *secondary.life()->disk;
+  disk.hold(FaultComponent::kWrite, kDataAt);
+  pair.loop.advance(kSecond / 100);
+  pair.cut();
+  disk.release();
+  CHECK(pair.loop.run_until([&secondary] { return secondary.extra().boot == 0; }, kSecond));
+}
+
 }  // namespace
 
 TEST(failure, "a disk that was given up is never the source of a copy (rule 6)") {
@@ -469,6 +484,53 @@ TEST(failure, "a flush that failed is known after the role has changed (rule 6)"
   CHECK(pair.settle(pair.b()));
   pair.a().power_cut(3);
   CHECK(std::ranges::equal(pair.a().data().subspan(8192, 8192), bytes));
+}
+
+TEST(failure, "a copy whose flush failed is not compared after an orderly end in between, either") {
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    PairOptions options;
+    options.disk_bytes = 16u << 20;
+    options.keepdirty = 256;
+    Pair pair(options);
+    pair.connect();
+    for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
+      CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
+    }
+    pair.b().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    interrupt_pass(pair, pair.a(), pair.b());
+    CHECK(pair.settle(pair.a()));
+    pair.b().power_cut(seed);
+    CHECK(pair.equal());
+  }
+}
+
+TEST(failure, "so with a disk that was given up, where only the peer could be told (rule 6)") {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    PairOptions options;
+    options.seed = seed;
+    options.disk_bytes = 16u << 20;
+    options.keepdirty = 256;
+    Pair pair(options);
+    pair.connect();
+    for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
+      CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
+    }
+    FaultComponent& disk = *pair.a().life()->disk;
+    disk.add_fault({FaultComponent::kFlush, -EIO, 1});
+    disk.add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, kMetadataBytes});
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    pair.loop.advance(kSecond);
+    pair.a().crash();
+    pair.b().become_init();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    pair.a().become_secondary();
+    interrupt_pass(pair, pair.b(), pair.a());
+    CHECK(pair.settle(pair.b()));
+    pair.a().power_cut(seed);
+    CHECK(pair.equal());
+  }
 }
 
 }  // namespace hast::test
