@@ -366,7 +366,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'sync-all-chunks',
     file: 'engine/synchroniser.cc',
-    find: 'primary_.map_->sync_end(copy.extent, target, copy.ok);',
+    find: 'primary_.map_->sync_end(copy.extent, target, copy.ok && !stopped_);',
     replace: 'failed_chunk_ = false; primary_.map_->sync_end(copy.extent, target, true);',
   },
   {
@@ -456,7 +456,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'received-is-flushed',
     file: 'engine/secondary.cc',
-    find: 'const int flushed = co_await disk_.flush();  // guard:received-is-flushed',
+    find: 'const int flushed = co_await flush_disk();  // guard:received-is-flushed',
     replace: 'const int flushed = 0;',
   },
   {
@@ -546,7 +546,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'flush-is-carried-out',
     file: 'engine/secondary.cc',
-    find: 'const int rc = co_await disk_.flush();',
+    find: 'const int rc = co_await flush_disk();',
     replace: 'const int rc = 0;',
   },
   {
@@ -826,10 +826,16 @@ export const MUTANTS: readonly Mutant[] = [
     replace: '',
   },
   {
-    guard: 'failed-flush-is-not-clean',
+    guard: 'failed-flush-is-final-there',
     file: 'engine/secondary.cc',
-    find: '!flush_failed_ && !metadata_.flush_failed()) {  // guard:failed-flush-is-not-clean',
-    replace: 'true) {',
+    find: 'if (rc == 0 && failed) rc = -EIO;',
+    replace: '',
+  },
+  {
+    guard: 'whole-is-no-target',
+    file: 'engine/synchroniser.cc',
+    find: 'if (p.source_ == SyncSource::kSecondary) p.source_ = SyncSource::kPrimary;',
+    replace: '',
   },
   {
     guard: 'target-writes-through',

@@ -131,6 +131,7 @@ Task<int> MapStore::overwrite(std::byte value) {
     if (rc != 0) co_return rc;
   }
   const int flushed = co_await disk_.flush();  // guard:whole-map-is-flushed
+  if (flushed != 0) flush_failed_ = true;
   co_return flushed;
 }
 

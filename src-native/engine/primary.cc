@@ -412,6 +412,7 @@ Task<void> Primary::settle_loss(Link& link) {
       continue;
     }
     slot->remote = Outcome::kLost;
+    slot->uncounted = count_failed_;  // also when it is answered over the next connection
     progress(*slot);
   }
   admission_open_ = true;

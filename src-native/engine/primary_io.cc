@@ -454,7 +454,9 @@ Task<void> Primary::flush_fua(Slot& slot) {
 /// No disk punches a hole durably by itself: a flush follows, of both, before the answer.
 Task<void> Primary::flush_delete(Slot& slot) {
   const int rc = co_await flush_covering();  // guard:hole-is-flushed
-  answer(slot, -rc);
+  // What only this copy has is overwritten when the peer with the good one is back.
+  const bool undone = needs_peer_ && slot.losses != losses_;
+  answer(slot, undone ? EIO : -rc);
   slot.flushing = false;
   progress(slot);
 }
@@ -487,7 +489,8 @@ void Primary::progress(Slot& slot) {
     }
     // guard:uncounted-is-no-success
     if (slot.remote == Outcome::kLost && count_failed_) verdict = Verdict::kFailure;
-    if (slot.remote == Outcome::kError && (needs_peer_ || slot.uncounted)) {
+    const bool lacking = slot.remote == Outcome::kError || slot.remote == Outcome::kLost;
+    if (lacking && (needs_peer_ || slot.uncounted)) {
       verdict = Verdict::kFailure;  // guard:target-needs-peer
     }
     if (verdict == Verdict::kSuccess && slot.fua && slot.op == RequestOp::kDelete) {

@@ -294,11 +294,11 @@ Task<void> Secondary::run(SecondaryEnd& end) {
   while (free_count_ < kRequestsMax) co_await free_waiters_.wait();
   writer_.close();
   silence_.wake();
-  const int flushed = co_await disk_.flush();  // guard:received-is-flushed
+  const int flushed = co_await flush_disk();  // guard:received-is-flushed
   if (flushed != 0) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
-    co_await note_failed_flush(flushed);                     // guard:last-flush-is-remembered
-  } else if (!flush_failed_ && !metadata_.flush_failed()) {  // guard:failed-flush-is-not-clean
+    co_await note_failed_flush(flushed);  // guard:last-flush-is-remembered
+  } else {  // no guard: it takes back what was noted, when all is stored
     co_await update_metadata([](Metadata&, Extra& extra) { extra.boot = 0; });
   }
   co_await scope_.join();
@@ -704,9 +704,18 @@ Task<void> Secondary::run_flush(Job& job) {
   while (order_first_ != nullptr && order_first_->arrival < job.arrival) {
     co_await order_waiters_.wait();
   }
-  const int rc = co_await disk_.flush();        // guard:flush-is-carried-out
+  const int rc = co_await flush_disk();         // guard:flush-is-carried-out
   if (rc != 0) co_await note_failed_flush(rc);  // guard:failed-flush-is-remembered
   finish(job, -rc);
+}
+
+/// Once a flush has failed, also one for the map or the metadata, nobody knows what is stored, and
+/// a later one that succeeds proves nothing.
+Task<int> Secondary::flush_disk() {
+  int rc = co_await disk_.flush();  // no guard: flush-is-carried-out is the call
+  const bool failed = flush_failed_ || metadata_.flush_failed() || map_store_->flush_failed();
+  if (rc == 0 && failed) rc = -EIO;  // guard:failed-flush-is-final-there
+  co_return rc;
 }
 
 /// Nobody knows what is stored now, whatever a read gives: all of it must be written again, and not

@@ -93,6 +93,7 @@ class Secondary {
   void run_on_disk(Job& job);
   Task<void> run_flush(Job& job);
   Task<void> note_incomplete();
+  Task<int> flush_disk();
   Task<void> note_failed_flush(int rc);
   static void disk_done(Completion& c);
   Task<void> finish_failed(Job& job, int error);

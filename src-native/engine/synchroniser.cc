@@ -211,7 +211,7 @@ void Synchroniser::finish_chunk(ExtentCopy& copy, int rc, uint64_t bytes) {
   }
   if (copy.all_begun && copy.chunks_open == 0) {
     const uint8_t target = primary_.source_ == SyncSource::kSecondary ? kLocal : kRemote;
-    primary_.map_->sync_end(copy.extent, target, copy.ok);  // guard:sync-all-chunks
+    primary_.map_->sync_end(copy.extent, target, copy.ok && !stopped_);  // guard:sync-all-chunks
     if (primary_.unflushed_since_us_ == 0) {
       primary_.unflushed_since_us_ = Loop::current().now_us();
     }
@@ -246,6 +246,8 @@ Task<bool> Synchroniser::finish_pass() {
   if (rc != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
   if (p.local_detached_) co_return false;
   p.needs_peer_ = false;
+  // guard:whole-is-no-target: should the peer refuse the end, what it lacks by then is here.
+  if (p.source_ == SyncSource::kSecondary) p.source_ = SyncSource::kPrimary;
   if (p.link_->settings().extended) {
     Signal done;
     const uint64_t offered = p.metadata_.extra().generation;

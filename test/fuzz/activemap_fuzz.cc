@@ -245,7 +245,7 @@ class Run {
     x.copying = false;
     const bool remarked = std::exchange(x.remarked, false);
     if (!ok) return;
-    x.unflushed[target] = true;
+    x.unflushed[target] = x.unflushed[1] = true;  // its source, too, if that is the peer
     x.sync = remarked;
   }
   void store_begin() {

@@ -983,4 +983,45 @@ TEST(loss, "a peer that alone has all the data stores what it confirms (rules 1,
   }
 }
 
+TEST(loss, "a write lost on the way to the good copy is no success over the next connection") {
+  Pair pair;
+  repair_from_peer(pair);
+  constexpr uint64_t kLast = 20 * 131072;
+  // Its local half takes longer than the next connection.
+  pair.a().life()->disk->hold(FaultComponent::kWrite, (1u << 20) + kLast, 4096);
+  pair.silence_one_way(0);
+  Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, kLast, 4096, pattern(1, 4096));
+  pair.loop.advance(kSecond / 10);
+  pair.mend();
+  const auto connected = [&pair] { return pair.a().primary()->stats().complete; };
+  pair.loop.run_until([&connected] { return !connected(); }, kSecond);
+  CHECK(pair.loop.run_until(connected, 30 * kSecond));
+  pair.a().life()->disk->release();
+  CHECK(pair.loop.run_until([write] { return write->done; }, 30 * kSecond));
+  CHECK(pair.settle(pair.a()));
+  CHECK(write->error == EIO || read_back(pair, pair.a(), kLast, 4096) == pattern(1, 4096));
+  CHECK(pair.equal());
+}
+
+TEST(loss, "refused at its end, a pass from the peer is not repeated over what came since (16)") {
+  uint32_t answered = 0;
+  for (uint64_t us = 1; us <= 1500; us += 5) {
+    PairOptions options;
+    options.disk_bytes = 2u << 20;
+    options.seed = us;
+    Pair pair(options);
+    repair_from_peer(pair);
+    pair.loop.advance(us);
+    pair.b().life()->disk->add_fault({FaultComponent::kWrite, -EIO, 1, (1u << 20) + 4096, 4096});
+    Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, 4096, 4096, pattern(us, 4096));
+    CHECK(pair.loop.run_until([write] { return write->done; }, 30 * kSecond));
+    CHECK(pair.settle(pair.a()));
+    CHECK(pair.equal());
+    if (write->error != 0) continue;
+    ++answered;
+    CHECK_EQ(read_back(pair, pair.a(), 4096, 4096), pattern(us, 4096));
+  }
+  CHECK(answered > 0);
+}
+
 }  // namespace hast::test
