@@ -15,7 +15,7 @@ import { BLOCK } from '../helper/writer.ts';
 const real = suite('sim-real');
 const unable = noNamespaces() ?? noPair();
 const LIMIT_MS = 180_000;
-const SECONDS = 20;
+const SECONDS = 10;
 const FIRST_SEED = 1;
 
 unless(real, unable)(
