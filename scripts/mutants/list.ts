@@ -259,8 +259,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     guard: 'uncounted-is-no-success',
-    file: 'engine/primary_io.cc',
-    find: 'if (slot.remote == Outcome::kLost && count_failed_) verdict = Verdict::kFailure;',
+    file: 'engine/primary.cc',
+    find: 'slot->uncounted = uncounted;',
     replace: '',
   },
   {

@@ -325,8 +325,7 @@ Task<void> Connector::run_link(Attempt& attempt) {
   attempt.link_running = false;
 }
 
-bool Connector::reply_is_sane(const ConnectorFacts& facts, const SecondReply& reply,
-                              Attempt& attempt) {
+bool Connector::sizes_fit(const ConnectorFacts& facts, const SecondReply& reply, Attempt& attempt) {
   // guard:of-one-size
   if (reply.datasize != facts.data_bytes || reply.extentsize != facts.extent_bytes) {
     attempt.kind = AttemptKind::kMismatch;
@@ -336,14 +335,6 @@ bool Connector::reply_is_sane(const ConnectorFacts& facts, const SecondReply& re
                   static_cast<unsigned long long>(facts.data_bytes),
                   static_cast<unsigned long long>(reply.datasize), facts.extent_bytes,
                   reply.extentsize);
-    return false;
-  }
-  const bool source_known =
-      reply.syncsrc == SyncSource::kPrimary || reply.syncsrc == SyncSource::kSecondary;
-  const bool virgin_sane =
-      !reply.virgin || (reply.syncsrc == SyncSource::kPrimary && reply.localcnt == 0);
-  if (!source_known || !virgin_sane) {  // no guard: decoding has refused it before
-    say(attempt, AttemptKind::kMismatch, "the peer's answer contradicts itself");
     return false;
   }
   return true;
@@ -377,7 +368,7 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
     say(attempt, AttemptKind::kRefused, "the peer could not prove that it knows the secret");
     co_return;
   }
-  if (!reply_is_sane(facts, reply, attempt)) co_return;
+  if (!sizes_fit(facts, reply, attempt)) co_return;
   attempt.peer_localcnt = reply.localcnt;
   attempt.peer_remotecnt = reply.remotecnt;
   attempt.peer_virgin = reply.virgin;

@@ -76,7 +76,7 @@ class Connector {
   Task<void> read_answer(const ConnectorFacts& facts, Attempt& attempt);
   Task<int> ensure_identity();
   bool first_reply_fits(const FirstReply& reply, Attempt& attempt);
-  bool reply_is_sane(const ConnectorFacts& facts, const SecondReply& reply, Attempt& attempt);
+  bool sizes_fit(const ConnectorFacts& facts, const SecondReply& reply, Attempt& attempt);
   Task<int> send_message(Stream& stream, std::size_t bytes);
   Task<int> read_message(PacketReader& reader, ConstBytes& area);
   Task<int> receive_map(const SecondReply& reply, Attempt& attempt);

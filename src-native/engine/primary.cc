@@ -247,7 +247,6 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
     link_ = &link;
     met_ = true;
     counted_ = false;
-    count_failed_ = false;
     // guard:unstored-map-is-not-told: a disk that was given up has stored nothing, and what the
     // peer has marked is all that says so.
     if (link.settings().extended && !local_detached_) {
@@ -398,13 +397,13 @@ Task<void> Primary::settle_loss(Link& link) {
     map_->mark_sync(slot->offset, slot->length);  // guard:lost-on-the-way
     writes = true;
   }
+  // While the peer had the newer data, a write that it did not confirm cannot be promised by us.
+  bool uncounted = needs_peer_;
   // A detached disk has nothing that the peer might lack: it must never count as newer.
   if (writes && !needs_peer_ && !local_detached_) {
     const int rc = co_await ensure_counted();  // guard:count-before-answer
-    count_failed_ = rc != 0;
+    uncounted = rc != 0;
   }
-  // While the peer had the newer data, a write that it did not confirm cannot be promised by us.
-  if (writes && needs_peer_) count_failed_ = true;
   while (Slot* slot = link.outstanding()) {
     link.forget(*slot);
     if (slot->remote_done != nullptr) {
@@ -412,7 +411,8 @@ Task<void> Primary::settle_loss(Link& link) {
       continue;
     }
     slot->remote = Outcome::kLost;
-    slot->uncounted = count_failed_;  // also when it is answered over the next connection
+    // Of the slot, which may be answered over the next connection: guard:uncounted-is-no-success
+    slot->uncounted = uncounted;
     progress(*slot);
   }
   admission_open_ = true;

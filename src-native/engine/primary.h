@@ -186,7 +186,6 @@ class Primary : public Provider, private LinkEvents {
   bool peer_lacks_ = false;  // it may have lost what it had not flushed; no counter says so
   bool counted_ = false;     // this lone period has raised the counter
   bool counting_ = false;
-  bool count_failed_ = false;  // the counter could not be stored: lone writes fail
   WaitList counted_waiters_;
   bool admission_open_ = true;  // closed while a loss is settled
   WaitList admission_;

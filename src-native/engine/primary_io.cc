@@ -487,8 +487,6 @@ void Primary::progress(Slot& slot) {
                     ? Verdict::kFailure
                     : Verdict::kWait;  // guard:stale-before-answer
     }
-    // guard:uncounted-is-no-success
-    if (slot.remote == Outcome::kLost && count_failed_) verdict = Verdict::kFailure;
     const bool lacking = slot.remote == Outcome::kError || slot.remote == Outcome::kLost;
     if (lacking && (needs_peer_ || slot.uncounted)) {
       verdict = Verdict::kFailure;  // guard:target-needs-peer

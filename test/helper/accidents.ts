@@ -2,6 +2,7 @@
 // only both come in sync by themselves from there.
 import type { Load } from './load.ts';
 import type { Node, Process } from './pair.ts';
+import type { Registers } from './registers.ts';
 import type { Scene } from './scene.ts';
 
 /** Under, about and over the three seconds after which a node gives up a silent peer. */
@@ -201,10 +202,16 @@ async function resolve(scene: Scene, loser: Node): Promise<void> {
 
 /** Parted, with a load each, and a model each from what they had in common. */
 async function part(scene: Scene, separate: () => void | Promise<void>): Promise<Load> {
-  const { load, secondary } = scene;
+  const { load } = scene;
   load.calm = false;
   const model = load.registers.fork();
   await separate();
+  return await takeOver(scene, model);
+}
+
+/** The secondary becomes primary beside the other one's history. */
+async function takeOver(scene: Scene, model: Registers): Promise<Load> {
+  const { load, secondary } = scene;
   scene.event(`promote node ${secondary.name}`);
   await secondary.promote();
   model.meanwhile(load.registers);
@@ -306,12 +313,7 @@ async function twoInTurn(scene: Scene): Promise<void> {
   await load.leave();
   await scene.mustBeMarked();
   scene.cable.heal();
-  scene.event(`promote node ${secondary.name}`);
-  await secondary.promote();
-  model.meanwhile(load.registers);
-  if (scene.mode === 'async') model.forgetUndurable();
-  const other = scene.makeLoad(secondary, model);
-  await other.verify();
+  const other = await takeOver(scene, model);
   other.run();
   await scene.answers(other, LONE_ANSWERS);
   await scene.start(primary, 'secondary');

@@ -112,6 +112,12 @@ std::vector<std::byte> pattern(uint64_t seed, std::size_t size) {
   return bytes;
 }
 
+std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::size_t size) {
+  std::vector<std::byte> bytes(size);
+  CHECK_EQ(pair.read(node, offset, bytes), 0);
+  return bytes;
+}
+
 void TestHost::log(LogLevel level, std::string_view text) {
   if (node != nullptr) node->log_.emplace_back(text);
   static const bool loud = std::getenv("HAST_TEST_LOG") != nullptr;

@@ -237,5 +237,7 @@ class Pair {
 };
 
 std::vector<std::byte> pattern(uint64_t seed, std::size_t size);
+/// What a client reads there; a failed read fails the test.
+std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::size_t size);
 
 }  // namespace hast::test

@@ -14,12 +14,6 @@ namespace {
 constexpr uint64_t kDataAt = 1u << 20;  // where user data begin on the disk
 constexpr uint64_t kSecond = 1'000'000;
 
-std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::size_t size) {
-  std::vector<std::byte> bytes(size);
-  CHECK_EQ(pair.read(node, offset, bytes), 0);
-  return bytes;
-}
-
 bool has(const Node& node, uint64_t offset, const std::vector<std::byte>& bytes) {
   return std::ranges::equal(node.data().subspan(offset, bytes.size()), bytes);
 }

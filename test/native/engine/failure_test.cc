@@ -17,10 +17,11 @@ FaultComponent::Fault data_fault(uint32_t kinds, uint64_t times = UINT64_MAX) {
   return {kinds, -EIO, times, kDataAt, UINT64_MAX};
 }
 
-std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::size_t size) {
-  std::vector<std::byte> bytes(size);
-  CHECK_EQ(pair.read(node, offset, bytes), 0);
-  return bytes;
+/// Also marks all of it: the next pass is one over the whole disk.
+void write_everywhere(Pair& pair, uint64_t seed) {
+  for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
+    CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
+  }
 }
 
 /// The next pass ends in its middle, and the secondary in order: all that it has is flushed then.
@@ -376,9 +377,7 @@ TEST(failure, "after the peer failed a flush its copy is written again, not comp
     options.keepdirty = 64;  // nothing is flushed before we say so
     Pair pair(options);
     pair.connect();
-    for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
-      CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
-    }
+    write_everywhere(pair, seed);
     pair.b().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
     CHECK_EQ(pair.flush(pair.a()), 0);
     CHECK(pair.settle(pair.a()));
@@ -393,9 +392,7 @@ TEST(failure, "so it is when that could not be written down there (rule 1)") {
     options.keepdirty = 64;
     Pair pair(options);
     pair.connect();
-    for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
-      CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
-    }
+    write_everywhere(pair, seed);
     // The last flush of this life succeeds, and proves nothing.
     const bool no_room = seed % 2 == 0;
     FaultComponent& disk = *pair.b().life()->disk;
@@ -493,9 +490,7 @@ TEST(failure, "a copy whose flush failed is not compared after an orderly end in
     options.keepdirty = 256;
     Pair pair(options);
     pair.connect();
-    for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
-      CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
-    }
+    write_everywhere(pair, seed);
     pair.b().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
     CHECK_EQ(pair.flush(pair.a()), 0);
     interrupt_pass(pair, pair.a(), pair.b());
@@ -513,9 +508,7 @@ TEST(failure, "so with a disk that was given up, where only the peer could be to
     options.keepdirty = 256;
     Pair pair(options);
     pair.connect();
-    for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
-      CHECK_EQ(pair.write(pair.a(), at, pattern(seed + at, 131072)), 0);
-    }
+    write_everywhere(pair, seed);
     FaultComponent& disk = *pair.a().life()->disk;
     disk.add_fault({FaultComponent::kFlush, -EIO, 1});
     disk.add_fault({FaultComponent::kWrite, -EIO, UINT64_MAX, 0, kMetadataBytes});

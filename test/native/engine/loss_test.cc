@@ -11,12 +11,6 @@ namespace hast::test {
 namespace {
 constexpr uint64_t kSecond = 1'000'000;
 
-std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::size_t size) {
-  std::vector<std::byte> bytes(size);
-  CHECK_EQ(pair.read(node, offset, bytes), 0);
-  return bytes;
-}
-
 /// Steps until the node has so many writes in flight at the disk.
 void until_on_disk(Pair& pair, Node& node, std::size_t count) {
   pair.loop.run_until([&] { return node.life()->disk->outstanding() >= count; }, kSecond);
