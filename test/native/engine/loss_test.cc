@@ -1018,4 +1018,21 @@ TEST(loss, "refused at its end, a pass from the peer is not repeated over what c
   CHECK(answered > 0);
 }
 
+TEST(loss, "a chunk that is stored after the peer has gone leaves its extent marked (rule 1)") {
+  Pair pair;
+  repair_from_peer(pair);
+  FaultComponent& disk = *pair.a().life()->disk;
+  disk.hold(FaultComponent::kWrite, (1u << 20) + 20 * 131072, 131072);
+  pair.loop.advance(kSecond / 10);
+  pair.cut(true);
+  pair.loop.advance(kSecond / 10);
+  const uint64_t dirty = pair.a().primary()->stats().dirty_bytes;
+  disk.release();
+  pair.loop.advance(kSecond / 10);
+  CHECK_EQ(pair.a().primary()->stats().dirty_bytes, dirty);
+  pair.mend();
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
 }  // namespace hast::test
