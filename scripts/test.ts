@@ -71,7 +71,7 @@ function native(variant: string, directory: string, suites: readonly string[] = 
 
 /** Kept seeds, each twice, and fresh ones for a minute and a half, with ASan and UBSan. */
 function simulation(): Phase[] {
-  const program = 'out/sim-asan/hast_sim';
+  const program = 'out/test-asan/hast_sim';
   const sim = (name: string, ...args: string[]): Phase => ({
     name,
     command: [program, ...args],
