@@ -606,8 +606,44 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'incomplete-secondary',
     file: 'engine/decision.cc',
-    find: 'if (d.source == SyncSource::kSecondary && s.incomplete) {',
+    find: 'if (s.incomplete && (d.source == SyncSource::kSecondary || none_to_copy_from)) {',
+    replace: 'if (s.incomplete && none_to_copy_from) {',
+  },
+  {
+    guard: 'no-whole-copy',
+    file: 'engine/decision.cc',
+    find: 'const bool none_to_copy_from = p.extended && p.incomplete;',
+    replace: 'const bool none_to_copy_from = false;',
+  },
+  {
+    guard: 'new-disk-is-no-source',
+    file: 'engine/decision.cc',
+    find: 'if (p.extended && p.incomplete) {',
     replace: 'if (false) {',
+  },
+  {
+    guard: 'new-disk-is-not-the-good-one',
+    file: 'engine/primary.cc',
+    find: 'if (peer_is_new_) {',
+    replace: 'if (false) {',
+  },
+  {
+    guard: 'good-copy-is-known-as-such',
+    file: 'engine/secondary.cc',
+    find: 'primary_is_stale_ = decision.source == SyncSource::kSecondary;',
+    replace: '',
+  },
+  {
+    guard: 'both-are-whole',
+    file: 'engine/secondary.cc',
+    find: 'if (rc == 0) primary_is_stale_ = false;',
+    replace: '',
+  },
+  {
+    guard: 'only-whole-copy-notes-nothing',
+    file: 'engine/primary_io.cc',
+    find: 'if (whole_untold_) slot.uncounted = true;',
+    replace: '',
   },
   {
     guard: 'identity-before-it-is-told',

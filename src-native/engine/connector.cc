@@ -74,6 +74,7 @@ struct SetupTimer : Timer {
 
 void Connector::stop() {
   stopped_ = true;
+  dialer_.cancel();
   if (timer_ != nullptr) timer_->expire();
 }
 
@@ -234,7 +235,7 @@ bool Connector::first_reply_fits(const FirstReply& reply, Attempt& attempt) {
     return false;
   }
   if (!auth_.on()) return true;
-  if (!reply.nonce || (reply.ext & kExtExtended) == 0) {
+  if (!reply.nonce || (reply.ext & kExtExtended) == 0 || reply.version < kWireVersion) {
     say(attempt, AttemptKind::kRefused,
         "the peer has no secret for the resource: configure the same file on both nodes");
     return false;
@@ -314,6 +315,7 @@ uint32_t Connector::our_bits(const ConnectorFacts& facts) const {
   const Extra& own = metadata_.extra();
   uint32_t bits = kExtExtended;
   if (equal_) bits |= kExtContentsEqual;
+  if (facts.detached) bits |= kExtIncomplete;
   if (facts.forced) return bits;
   if (own.lost_cache(facts.bootid)) bits |= kExtLostCache;
   if (own.sync_target || own.local_stale) bits |= kExtIncomplete;

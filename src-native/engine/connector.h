@@ -49,7 +49,8 @@ struct ConnectorFacts {
   uint32_t map_bytes = 0;
   uint32_t timeout_ms = 20000;
   uint64_t bootid = 0;
-  bool forced = false;  ///< the operator has said that our copy counts
+  bool forced = false;    ///< the operator has said that our copy counts
+  bool detached = false;  ///< our own disk has been given up
   Checksum checksum = Checksum::kNone;
   Compression compression = Compression::kHole;
   std::string secret;  ///< shared with the peer; empty: none

@@ -11,6 +11,10 @@ Decision adopt_identity(const SecondaryFacts& s, const PrimaryFacts& p) {
     d.refusal = Refusal::kSplitBrain;  // guard:written-before-meeting
     return d;
   }
+  if (p.extended && p.incomplete) {  // guard:new-disk-is-no-source
+    d.refusal = Refusal::kIncomplete;
+    return d;
+  }
   d.adopt = true;
   d.source = SyncSource::kPrimary;
   // The primary's `virgin` says: nothing was ever written here that is not in my map. That is only
@@ -63,7 +67,8 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
     d.refusal = Refusal::kSplitBrain;
     return d;
   }
-  if (d.source == SyncSource::kSecondary && s.incomplete) {
+  const bool none_to_copy_from = p.extended && p.incomplete;  // guard:no-whole-copy
+  if (s.incomplete && (d.source == SyncSource::kSecondary || none_to_copy_from)) {
     d.refusal = Refusal::kIncomplete;  // guard:incomplete-secondary
   }
   return d;

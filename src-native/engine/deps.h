@@ -40,6 +40,8 @@ class Dialer {
   virtual ~Dialer() = default;
   virtual bool has_peer() const = 0;  ///< false for `remote none`
   virtual Task<int> dial(std::unique_ptr<Stream>& out, uint32_t timeout_ms) = 0;
+  /// Ends a dial under way, which then gives -ECANCELED.
+  virtual void cancel() = 0;
 };
 
 /// printf into a log line; nothing is allocated.

@@ -57,7 +57,7 @@ class RingDialer final : public Dialer {
     co_return rc;
   }
 
-  void cancel() { cancel_.cancel(); }
+  void cancel() override { cancel_.cancel(); }
 
  private:
   Ring& ring_;
@@ -134,7 +134,6 @@ struct Engine::Thread final : public EngineHost {
       primary->stop_admission();
       if (gate != nullptr) gate->stop_admission();
     }
-    if (dialer != nullptr) dialer->cancel();
   }
 
   void fail(int exit, const char* code, std::string text) {

@@ -185,6 +185,7 @@ Task<void> Primary::attempt_once(Attempt& attempt) {
       started_ ? settings_.timeout_ms : std::min(settings_.timeout_ms, kFirstAnswerMsMax);
   facts.bootid = config_.bootid;
   facts.forced = config_.force;
+  facts.detached = local_detached_;
   facts.checksum = settings_.checksum;
   facts.compression = settings_.compression;
   facts.secret = settings_.secret;
@@ -294,8 +295,36 @@ Task<int> Primary::adopt(Attempt& attempt) {
   // A lone write may have been counted since the peer decided; then it decided on old facts:
   // guard:adopted-as-decided
   if (counting_ || metadata_.metadata().localcnt != attempt.sent_localcnt) co_return -EAGAIN;
-  // With our disk detached the peer has the only good copy, whatever its counters say.
-  const bool from_peer = attempt.source == SyncSource::kSecondary || local_detached_;
+  const int usable =
+      local_detached_ ? adopt_without_disk(attempt) : co_await agree_on_source(attempt);
+  if (usable != 0) co_return usable;
+  peer_localcnt_ = attempt.peer_localcnt;
+  peer_remotecnt_ = attempt.peer_remotecnt;
+  if (!attempt.map.empty()) map_->merge(ConstBytes(attempt.map));  // guard:peer-marks-count
+  if (local_detached_) co_return 0;
+  const int stored = co_await store_agreement(attempt);
+  co_return stored;
+}
+
+/// The peer has the only good copy, whatever its counters say; and nothing can be stored here, by
+/// a disk that may never answer again.
+int Primary::adopt_without_disk(const Attempt& attempt) {
+  peer_is_new_ = peer_is_new_ || attempt.peer_virgin;
+  if (peer_is_new_) {  // guard:new-disk-is-not-the-good-one
+    host_.log(LogLevel::kError,
+              "The peer's disk is a new one, and this node has given up its own: neither has the "
+              "data. Bring back the peer's old disk, or restart this node with a disk that works.");
+    return -EINVAL;
+  }
+  hear_generation(attempt);
+  needs_peer_ = true;
+  source_ = SyncSource::kSecondary;
+  return 0;
+}
+
+/// Which copy is the source, and may it be one?
+Task<int> Primary::agree_on_source(const Attempt& attempt) {
+  const bool from_peer = attempt.source == SyncSource::kSecondary;
   const Extra& own = metadata_.extra();
   // An original cannot say that a pass has ended; counters that mirror each other do (rule 16).
   // No guard: it takes back what a guard has set.
@@ -319,28 +348,34 @@ Task<int> Primary::adopt(Attempt& attempt) {
     const int rc = co_await trust_own_copy();
     if (rc != 0) co_return rc;
   }
-  co_await hear_generation(attempt);
+  if (hear_generation(attempt)) {
+    // No guard: see there.
+    co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.set({}); });
+  }
   if (from_peer) needs_peer_ = true;  // nothing may be written here alone from now on
   if (!from_peer && own.lost_cache(config_.bootid)) {
     // The peer has nothing better. No guard: it takes back what a guard has set.
     co_await update_metadata(take_boot);
   }
-  peer_localcnt_ = attempt.peer_localcnt;
-  peer_remotecnt_ = attempt.peer_remotecnt;
+  co_return 0;
+}
+
+/// Counters, map and flags as both sides must find them whatever happens from here on.
+Task<int> Primary::store_agreement(const Attempt& attempt) {
+  const bool from_peer = attempt.source == SyncSource::kSecondary;
   // guard:first-pass-counts
   if (attempt.peer_virgin && metadata_.metadata().localcnt == 0) {
     const int rc = co_await update_metadata(
         [](Metadata& metadata, Extra&, Primary&) { metadata.localcnt = 1; });
     if (rc != 0 && !local_detached_) co_return rc;
   }
-  if (!attempt.map.empty()) map_->merge(ConstBytes(attempt.map));  // guard:peer-marks-count
-  if (from_peer && own.local_stale && !local_detached_) {
+  if (from_peer && metadata_.extra().local_stale) {
     // Which extents a stale copy misses was not recorded (rule 6).
     const std::vector<std::byte> all(map_->map_bytes(), std::byte{0xff});
     map_->merge(ConstBytes(all));  // guard:stale-primary-is-copied-whole
   }
   const int stored = co_await map_store_->store();  // guard:merged-map-stored
-  // A detached disk can store nothing, and nobody will ever read from it: the peer has it all.
+  // The disk may have been given up meanwhile: then nobody will read from it.
   if (stored != 0 && !local_detached_) co_return stored;
   source_ = from_peer ? SyncSource::kSecondary : attempt.source;
   // guard:needed-until-the-end: also when nothing is left to copy, as long as no pass has ended.
@@ -354,13 +389,11 @@ Task<int> Primary::adopt(Attempt& attempt) {
 }
 
 /// An original tells nothing, and what becomes of the data beside it cannot be told to others: our
-/// generations end there (rule 13). That they could not be erased costs at most a split-brain that
-/// is none.
-Task<void> Primary::hear_generation(const Attempt& attempt) {
+/// generations end there (rule 13). True: they must be erased. That they could not be costs at most
+/// a split-brain that is none.
+bool Primary::hear_generation(const Attempt& attempt) {
   peer_generation_ = attempt.settings.extended ? attempt.peer_generation : 0;
-  if (attempt.settings.extended || metadata_.extra().generations() == Generations{}) co_return;
-  // No guard: see above.
-  co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.set({}); });
+  return !attempt.settings.extended && metadata_.extra().generations() != Generations{};
 }
 
 /// At the end of a pass: what both have from now on, once the peer has heard of it.
@@ -477,6 +510,7 @@ Task<void> Primary::tick() {
 void Primary::stop_admission() {
   if (stopping_) return;
   stopping_ = true;
+  connector_.stop();
   pool_.close();
   admission_.wake_all();
   reconnect_.wake();
@@ -517,7 +551,6 @@ Task<void> Primary::drain() {
     }
   }
   ended_ = true;
-  connector_.stop();
   if (connecting_ != nullptr) connecting_->shut_down("this node ends being primary", ESHUTDOWN);
   reconnect_.wake();
   tick_timer_.wake();
@@ -530,10 +563,20 @@ bool Primary::unmet_in_async() const {
          !metadata_.extra().lost_cache(config_.bootid);
 }
 
+/// Has this copy what the peer has not, as far as we know? Beside an original that was not met in
+/// this life nothing is known.
+bool Primary::is_newest() const {
+  if (needs_peer_) return false;
+  if (counted_) return true;
+  if (met_) return metadata_.metadata().localcnt > peer_remotecnt_;
+  const Generations ids = metadata_.extra().generations();
+  return ids.current != ids.shared && ids.current != ids.offered;
+}
+
 /// A disk that failed a flush may give back what a power cut takes: unless this copy is the only
 /// one that has all, it must not count as whole again. No guard: its caller is.
 Task<void> Primary::note_failed_flush() {
-  if (!flush_failed_ || local_detached_ || counted_ || needs_peer_) co_return;
+  if (!flush_failed_ || local_detached_ || needs_peer_ || is_newest()) co_return;
   co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.local_stale = true; });
 }
 

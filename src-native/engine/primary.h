@@ -104,7 +104,11 @@ class Primary : public Provider, private LinkEvents {
   void report_refusal(const Attempt& attempt);
   using MetadataChange = void (*)(Metadata&, Extra&, Primary&);
   Task<int> update_metadata(MetadataChange change);
-  Task<void> hear_generation(const Attempt& attempt);
+  int adopt_without_disk(const Attempt& attempt);
+  Task<int> agree_on_source(const Attempt& attempt);
+  Task<int> store_agreement(const Attempt& attempt);
+  bool hear_generation(const Attempt& attempt);
+  bool is_newest() const;
   void offer_generation(Extra& extra);
   Task<int> ensure_counted();
   Task<void> finish_running_pass();
@@ -151,6 +155,8 @@ class Primary : public Provider, private LinkEvents {
   bool peer_may_serve(const Slot& slot) const;
   Task<void> settle_missed(Slot& slot);
   Task<void> record_stale();
+  Task<void> note_stale_recorded_after(SleepTimer& timer);
+  void let_stale_go_on();
 
   // LinkEvents
   void remote_received(Slot& slot) override;
@@ -182,9 +188,10 @@ class Primary : public Provider, private LinkEvents {
   uint64_t peer_remotecnt_ = 0;
   uint64_t peer_generation_ = 0;  // as it has said last; 0: an original, or it knows none
   SyncSource source_ = SyncSource::kNone;
-  bool needs_peer_ = false;  // the peer has newer data: nothing can be decided without it
-  bool peer_lacks_ = false;  // it may have lost what it had not flushed; no counter says so
-  bool counted_ = false;     // this lone period has raised the counter
+  bool needs_peer_ = false;    // the peer has newer data: nothing can be decided without it
+  bool whole_untold_ = false;  // the peer still takes its copy for the only whole one
+  bool peer_lacks_ = false;    // it may have lost what it had not flushed; no counter says so
+  bool counted_ = false;       // this lone period has raised the counter
   bool counting_ = false;
   WaitList counted_waiters_;
   bool admission_open_ = true;  // closed while a loss is settled
@@ -206,6 +213,7 @@ class Primary : public Provider, private LinkEvents {
   bool local_detached_ = false;
   bool stale_recorded_ = false;
   bool stale_impossible_ = false;
+  bool peer_is_new_ = false;  // since our disk was given up: it has nothing of the data
 
   bool flush_failed_ = false;  // what the local disk has of older writes is unknown from then on
 

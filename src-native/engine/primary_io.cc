@@ -430,6 +430,8 @@ void Primary::remote_final(Slot& slot, int error) {
 /// before the write is answered (rule 8).
 Task<void> Primary::settle_missed(Slot& slot) {
   map_->mark_sync(slot.offset, slot.length);  // guard:missed-before-its-end
+  // Of what fails there meanwhile, the peer notes nothing: guard:only-whole-copy-notes-nothing
+  if (whole_untold_) slot.uncounted = true;
   if (slot.local != Outcome::kError && !needs_peer_ && !local_detached_) {
     const int rc = co_await ensure_counted();  // guard:count-missed-write
     if (rc != 0) slot.uncounted = true;
@@ -664,14 +666,19 @@ bool Primary::detach_local(const char* what, int error) {
   return true;
 }
 
+/// With the peer and here. One of them makes it safe (rule 6); a disk that hangs is not waited for
+/// any longer than this.
 Task<void> Primary::record_stale() {
   stale_impossible_ = false;
+  Scope patience;
+  SleepTimer timer;
   bool recorded = false;
   if (attached() && link_->settings().extended) {  // guard:stale-is-told
     Signal done;
     link_->ask_stale(done, metadata_.extra().generation, true);
     const int rc = co_await done;
     recorded = rc == 0;
+    if (recorded) patience.spawn(note_stale_recorded_after(timer));
   }
   // guard:stale-is-recorded
   const int rc = co_await update_metadata([](Metadata& metadata, Extra& extra, Primary& self) {
@@ -680,13 +687,26 @@ Task<void> Primary::record_stale() {
     metadata.localcnt = std::min(metadata.localcnt, self.peer_remotecnt_);
     extra.set({});
   });
-  recorded = recorded || rc == 0;
-  stale_recorded_ = recorded;
-  stale_impossible_ = !recorded;
-  if (!recorded) {
+  timer.wake();
+  co_await patience.join();
+  stale_recorded_ = stale_recorded_ || recorded || rc == 0;
+  stale_impossible_ = !stale_recorded_;
+  if (stale_impossible_) {
     host_.log(LogLevel::kError,
               "That the local data is stale could be recorded nowhere: writes fail from here on.");
   }
+  let_stale_go_on();
+}
+
+Task<void> Primary::note_stale_recorded_after(SleepTimer& timer) {
+  const int woken = co_await timer.sleep_us(kSecond);
+  if (woken != 0) co_return;
+  stale_recorded_ = true;
+  let_stale_go_on();
+}
+
+/// For those that wait until it is known whether it could be recorded.
+void Primary::let_stale_go_on() {
   settled_.wake_all();
   for (uint32_t i = 0; i < kRequestsMax; ++i) {
     Slot& slot = pool_.at(i);

@@ -118,7 +118,7 @@ Task<int> Secondary::become_good(uint64_t generation) {
     extra.sync_target = extra.local_stale = false;
     extra.peer_stale = true;  // guard:peer-is-known-as-stale
   });
-  primary_is_stale_ = rc == 0;
+  primary_is_stale_ = primary_is_stale_ || rc == 0;
   co_return rc;
 }
 
@@ -202,6 +202,8 @@ Task<int> Secondary::set_up(SecondaryEnd& end) {
               "The counters of both nodes contradict each other; everything is synchronised.");
   }
   if (decision.refusal == Refusal::kNone) {
+    // guard:good-copy-is-known-as-such
+    primary_is_stale_ = decision.source == SyncSource::kSecondary;
     const int rc = co_await adopt(decision);
     if (rc != 0) {
       end = {66, "META_WRITE", {}};
@@ -581,6 +583,7 @@ Task<int> Secondary::end_pass(uint64_t generation) {
     if (generation != 0) ids.agree(generation);
     extra.set(ids);
   });
+  if (rc == 0) primary_is_stale_ = false;  // guard:both-are-whole
   co_return rc;
 }
 

@@ -40,17 +40,24 @@ std::unique_ptr<PipeListener> PipeNetwork::listen(const std::string& address) {
 Task<int> PipeNetwork::connect(std::string address, uint32_t link, uint64_t timeout_us,
                                std::unique_ptr<Stream>& connected) {
   SleepTimer timer;
+  const int rc = co_await connect(std::move(address), link, timeout_us, timer, connected);
+  co_return rc;
+}
+
+Task<int> PipeNetwork::connect(std::string address, uint32_t link, uint64_t timeout_us,
+                               SleepTimer& timer, std::unique_ptr<Stream>& connected) {
   const uint64_t delay_us = random_delay() + random_delay();
   if (is_silent(link, 0) || is_silent(link, 1) || delay_us > timeout_us) {
-    co_await timer.sleep_us(timeout_us);
-    co_return -ETIMEDOUT;
+    const int woken = co_await timer.sleep_us(timeout_us);
+    co_return woken == 0 ? -ETIMEDOUT : woken;
   }
-  co_await timer.sleep_us(delay_us);
+  int woken = co_await timer.sleep_us(delay_us);
+  if (woken != 0) co_return woken;
   const auto found = listeners_.find(address);
   if (found == listeners_.end()) co_return -ECONNREFUSED;
   if (found->second->is_full()) {
-    co_await timer.sleep_us(timeout_us - delay_us);
-    co_return -ETIMEDOUT;
+    woken = co_await timer.sleep_us(timeout_us - delay_us);
+    co_return woken == 0 ? -ETIMEDOUT : woken;
   }
   auto sides = make_pair(link);
   if (options.stillborn > 0) {

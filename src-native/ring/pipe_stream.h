@@ -49,7 +49,10 @@ class PipeNetwork {
 
   std::unique_ptr<PipeListener> listen(const std::string& address);
   /// 0 and `connected` set; -ECONNREFUSED when nobody listens; -ETIMEDOUT after `timeout_us` when
-  /// the link is silent or the backlog is full.
+  /// the link is silent or the backlog is full; -ECANCELED when `timer`, of which one dial makes
+  /// use at a time, is woken.
+  Task<int> connect(std::string address, uint32_t link, uint64_t timeout_us, SleepTimer& timer,
+                    std::unique_ptr<Stream>& connected);
   Task<int> connect(std::string address, uint32_t link, uint64_t timeout_us,
                     std::unique_ptr<Stream>& connected);
 

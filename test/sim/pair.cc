@@ -28,17 +28,19 @@ class PipeDialer final : public Dialer {
   Task<int> dial(std::unique_ptr<Stream>& out, uint32_t timeout_ms) override {
     if (pair_.link_down() || dead) co_return -ECONNREFUSED;
     const int rc = co_await pair_.network.connect(address_, dialled_by(node_),
-                                                  uint64_t{timeout_ms} * 1000, out);
+                                                  uint64_t{timeout_ms} * 1000, timer_, out);
     if (!dead && !pair_.link_down()) co_return rc;
     out.reset();  // the process or the link went meanwhile
     co_return -ECONNREFUSED;
   }
+  void cancel() override { timer_.wake(); }
   bool dead = false;
 
  private:
   Pair& pair_;
   std::string address_;
   int node_;
+  SleepTimer timer_;
 };
 
 Task<int> read_area(PacketReader& reader, ConstBytes& area) {

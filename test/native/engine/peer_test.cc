@@ -481,12 +481,14 @@ class ScriptedSecondary {
     explicit NetworkDialer(PipeNetwork& network) : network_(network) {}
     bool has_peer() const override { return true; }
     Task<int> dial(std::unique_ptr<Stream>& out, uint32_t timeout_ms) override {
-      const int rc = co_await network_.connect("peer", 1, uint64_t{timeout_ms} * 1000, out);
+      const int rc = co_await network_.connect("peer", 1, uint64_t{timeout_ms} * 1000, timer_, out);
       co_return rc;
     }
+    void cancel() override { timer_.wake(); }
 
    private:
     PipeNetwork& network_;
+    SleepTimer timer_;
   };
   Task<void> accept() {
     for (;;) {

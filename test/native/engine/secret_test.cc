@@ -168,6 +168,17 @@ TEST(secret, "an original cannot be authenticated (rule 19)") {
   CHECK(pair.a().logged("Authentication required"));
 }
 
+TEST(secret, "a first answer that was made an old version's is not gone along with (rule 19)") {
+  PairOptions options = with_secrets("the same", "the same");
+  options.version = 1;
+  Pair pair(options);
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  pair.loop.advance(20 * kSecond);
+  CHECK(!pair.a().primary()->stats().complete);
+}
+
 TEST(secret, "a replayed second message does not disturb a running session (rules 17, 19)") {
   Pair pair(with_secrets("one", "one"));
   pair.connect();

@@ -118,4 +118,21 @@ TEST(setup, "a peer that comes and goes is not asked without a pause (rule 20)")
   CHECK(connections < 10);
 }
 
+TEST(setup, "a dial that nobody answers does not delay a change of role (rule 21)") {
+  Pair pair;
+  pair.connect();
+  pair.b().power_cut(1, true);
+  pair.silence();
+  // In every state of an attempt: before a dial, in its middle, in a pause.
+  for (int round = 0; round < 12; ++round) {
+    pair.a().become_init();
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    pair.loop.advance(static_cast<uint64_t>(round) * kSecond * 2 / 3);
+    const uint64_t began_us = pair.loop.now_us();
+    pair.a().become_secondary();
+    CHECK(pair.loop.now_us() - began_us < kSecond);
+  }
+}
+
 }  // namespace hast::test
