@@ -241,6 +241,23 @@ tidy('banned words are nowhere', () => {
   expectNone(complaints);
 });
 
+tidy('docs/scenarios.md names only tests that exist', () => {
+  const sentences = /\bTEST\(\w+,\s*"([^"]+)"\)/g;
+  const tests = filesUnder('test/native', /_test\.cc$/).flatMap((file) =>
+    [...linesOf(file).join('\n').matchAll(sentences)].map((match) => match[1]),
+  );
+  const complaints: string[] = [];
+  for (const [index, line] of linesOf('docs/scenarios.md').entries()) {
+    if (!line.startsWith('|')) continue;
+    for (const [, name] of line.matchAll(/"([^"]+)"/g)) {
+      if (tests.includes(name)) continue;
+      complaints.push(`docs/scenarios.md:${index + 1}: there is no test "${name}"`);
+    }
+  }
+  assert.ok(tests.length > 100);
+  expectNone(complaints);
+});
+
 tidy('the lock file names no registry host', () => {
   expectNone(linesOf('package-lock.json').filter((line) => line.includes('"resolved": "http')));
 });

@@ -1,0 +1,82 @@
+// Words that stories of two nodes share.
+
+#pragma once
+
+#include <algorithm>
+
+#include "harness.h"
+#include "sim/pair.h"
+
+namespace hast::test {
+
+inline constexpr uint64_t kSecond = 1'000'000;
+inline constexpr uint64_t kDataAt = 1u << 20;  // where user data begin on the disk
+inline constexpr uint64_t kExtent = 131072;
+
+inline bool has(const Node& node, uint64_t offset, const std::vector<std::byte>& bytes) {
+  return std::ranges::equal(node.data().subspan(offset, bytes.size()), bytes);
+}
+
+inline bool marked(const Node& node, uint64_t extent) {
+  return (static_cast<unsigned>(node.map()[extent / 8]) >> (extent % 8) & 1) != 0;
+}
+
+inline bool connected(Node& primary) {
+  return primary.serving() && primary.primary()->stats().complete;
+}
+
+inline bool until_connected(Pair& pair, Node& primary) {
+  return pair.loop.run_until([&primary] { return connected(primary); }, 60 * kSecond);
+}
+
+inline bool until_done(Pair& pair, const Pair::Operation* operation) {
+  return pair.loop.run_until([operation] { return operation->done; }, 60 * kSecond);
+}
+
+/// The peer is away, the primary has noticed, and new connections fail.
+inline void part(Pair& pair) {
+  pair.cut(true);
+  pair.loop.advance(kSecond / 10);
+}
+
+inline bool said_split_brain(Node& node) {
+  if (node.life() == nullptr) return false;
+  const std::vector<EventName>& events = node.life()->host.events;
+  return std::ranges::find(events, EventName::kSplitBrain) != events.end();
+}
+
+/// An extent that differs and that neither map on disk speaks of.
+inline bool unmarked_difference(Pair& pair) {
+  const ConstBytes left = pair.a().data();
+  const ConstBytes right = pair.b().data();
+  for (uint64_t at = 0; at < left.size(); at += kExtent) {
+    if (std::ranges::equal(left.subspan(at, kExtent), right.subspan(at, kExtent))) continue;
+    if (!marked(pair.a(), at / kExtent) && !marked(pair.b(), at / kExtent)) return true;
+  }
+  return false;
+}
+
+/// Writes of a client that never rests, to so many extents in turn.
+struct Load : Timer {
+  Pair& pair;
+  Node& node;
+  uint64_t extents;
+  uint64_t count = 0;
+  bool over = false;
+  Load(Pair& p, Node& n, uint64_t e) : pair(p), node(n), extents(e) {
+    run = [](Completion& c) {
+      Load& self = static_cast<Load&>(c);
+      if (self.over) return;
+      const uint64_t at = self.count % self.extents * kExtent + self.count % 8 * 4096;
+      self.pair.begin(self.node, RequestOp::kWrite, at, 4096, pattern(++self.count, 4096));
+      self.pair.loop.start(self, self.pair.loop.now_us() + 500);
+    };
+    pair.loop.start(*this, pair.loop.now_us());
+  }
+  void stop() {
+    over = true;
+    pair.loop.advance(kSecond / 100);
+  }
+};
+
+}  // namespace hast::test
