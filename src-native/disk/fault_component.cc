@@ -40,6 +40,8 @@ void MemoryDisk::reset() {
   unflushed_.clear();
   log_.clear();
   sequence_ = 0;
+  boundaries_ = freeze_at_ = 0;
+  kept_.reset();
 }
 
 std::size_t MemoryDisk::unflushed_sectors() const {
@@ -126,6 +128,18 @@ void MemoryDisk::forget_some(uint64_t sequence, Random& random) {
 }
 
 void MemoryDisk::power_cut(uint64_t seed) {
+  if (kept_) {
+    for (std::size_t i = 0; i < unflushed_.size(); ++i) {
+      if (i >= 64 || (*kept_ >> i & 1) == 0) continue;
+      const Unflushed& write = unflushed_[i];
+      for (uint64_t sector = write.sector; sector < write.sector + write.count; ++sector) {
+        if (counts(write, sector)) make_durable(write, sector);
+      }
+    }
+    kept_.reset();
+    forget_unflushed();
+    return;
+  }
   Random random(seed);
   enum Manner : uint64_t { kLoseAll, kKeepAll, kKeepUpTo, kTear, kManners };
   const uint64_t manner = random.below(kManners);
@@ -151,6 +165,10 @@ void MemoryDisk::power_cut(uint64_t seed) {
       make_durable(write, sector);
     }
   }
+  forget_unflushed();
+}
+
+void MemoryDisk::forget_unflushed() {
   unflushed_.clear();
   log_.clear();
   current_ = durable_;
@@ -235,10 +253,12 @@ FaultComponent::Operation& FaultComponent::start_operation(Completion& done, uin
   operation.kind = kind;
   operation.durable = false;
   operation.held = false;
+  operation.carried_out = false;
   operation.offset = offset;
   operation.length = length;
   operation.copy.clear();
   ++submitted_[std::countr_zero(kind)];
+  pass_boundary(operation);
   assert_no_overlap(operation);
   return operation;
 }
@@ -255,7 +275,7 @@ void FaultComponent::assert_no_overlap(const Operation& operation) const {
 void FaultComponent::begin(Operation& operation) {
   const bool touched = operation.kind == kFlush ||
                        overlap(operation.offset, operation.length, held_.offset, held_.length);
-  if ((held_.kinds & operation.kind) != 0 && touched && powered_) {
+  if (powered_ && (disk_.frozen() || ((held_.kinds & operation.kind) != 0 && touched))) {
     operation.held = true;
     return;
   }
@@ -269,8 +289,21 @@ void FaultComponent::release() {
   }
 }
 
+void FaultComponent::pass_boundary(const Operation& operation) {
+  if (powered_ && operation.kind != kRead && !disk_.frozen()) ++disk_.boundaries_;
+}
+
 void FaultComponent::finish(Operation& operation) {
+  if (powered_ && disk_.frozen()) {
+    operation.held = true;
+    return;
+  }
   const int result = carry_out(operation);
+  pass_boundary(operation);
+  if (powered_ && operation.kind != kRead && disk_.frozen()) {
+    operation.held = operation.carried_out = true;
+    return;
+  }
   if (trace_ != nullptr) {
     trace_->note(operation.kind | (operation.durable ? 16u : 0u), operation.offset,
                  operation.length << 16 | static_cast<uint16_t>(result), loop_.now_us());
@@ -354,6 +387,7 @@ void FaultComponent::fail(Operation& operation) {
 void FaultComponent::crash() {
   HAST_ASSERT(powered_);
   for (const std::unique_ptr<Operation>& operation : outstanding_) {
+    if (operation->carried_out) continue;
     if (operation->kind == kWrite || operation->kind == kDiscard) {
       disk_.write_some(operation->offset, operation->copy, random_);
     }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/random.h"
@@ -36,6 +37,18 @@ class MemoryDisk {
   /// Both at once, for tests that prepare a disk.
   void set(uint64_t offset, ConstBytes from);
 
+  /// Boundaries of writes, discards and flushes so far, in all lives: one when an operation is
+  /// submitted, one when it has taken effect and nobody has been told.
+  uint64_t boundaries() const { return boundaries_; }
+  /// At this boundary everything stands still: what is submitted takes no effect and nothing ends,
+  /// until the program or the machine dies. 0: never.
+  void freeze_at(uint64_t boundary) { freeze_at_ = boundary; }
+  bool frozen() const { return freeze_at_ != 0 && boundaries_ >= freeze_at_; }
+  /// Writes that no flush has covered, oldest first: the next power cut keeps those whose bit is
+  /// set, and no other.
+  std::size_t unflushed_writes() const { return unflushed_.size(); }
+  void keep_at_cut(uint64_t writes) { kept_ = writes; }
+
  private:
   friend class FaultComponent;
   /// One write that no flush has covered yet; its bytes are in `log_`.
@@ -56,6 +69,7 @@ class MemoryDisk {
   }
   void make_durable(const Unflushed& write, uint64_t sector);
   void drop_settled();
+  void forget_unflushed();
 
   uint32_t sector_bytes_;
   std::vector<std::byte> current_;
@@ -64,6 +78,9 @@ class MemoryDisk {
   std::vector<Unflushed> unflushed_;  // oldest first
   std::vector<std::byte> log_;
   uint64_t sequence_ = 0;  // of the last version
+  uint64_t boundaries_ = 0;
+  uint64_t freeze_at_ = 0;
+  std::optional<uint64_t> kept_;
 };
 
 /// A disk with a volatile write cache, delays and faults, for tests and the simulator; any loop.
@@ -135,6 +152,7 @@ class FaultComponent final : public Component {
     uint32_t kind = 0;
     bool durable = false;
     bool held = false;
+    bool carried_out = false;  // and frozen before anybody was told
     uint64_t offset = 0;
     uint64_t length = 0;
     Bytes into;
@@ -145,6 +163,7 @@ class FaultComponent final : public Component {
 
   Operation& start_operation(Completion& done, uint32_t kind, uint64_t offset, uint64_t length);
   void begin(Operation& operation);
+  void pass_boundary(const Operation& operation);
   void finish(Operation& operation);
   int carry_out(Operation& operation);
   bool take_fault(const Operation& operation, int& error);

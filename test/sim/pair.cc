@@ -214,7 +214,7 @@ void Node::reappear() {
 }
 
 void Node::become_primary(bool force) {
-  become_init();
+  if (!become_init()) return;
   reappear();
   role_ = NodeRole::kPrimary;
   begin_life();
@@ -246,6 +246,7 @@ Task<void> Node::run_primary(Life& life) {
 }
 
 Task<void> Node::stop_primary(Life& life) {
+  life.stopping = true;
   life.primary->stop_admission();
   while (!life.started) {
     SleepTimer pause;
@@ -257,28 +258,31 @@ Task<void> Node::stop_primary(Life& life) {
 }
 
 void Node::become_secondary() {
-  become_init();
+  if (!become_init()) return;
   reappear();
   role_ = NodeRole::kSecondary;
 }
 
-void Node::become_init() {
+bool Node::become_init() {
   if (life_ != nullptr && life_->primary != nullptr && !life_->ended) {
     Life& life = *life_;
-    life.scope.spawn(stop_primary(life));
-    pair_.loop.run_until([&life] { return life.ended; }, 120'000'000);
+    if (!life.stopping) life.scope.spawn(stop_primary(life));
+    pair_.loop.run_until([this, &life] { return life.ended || pair_.frozen(); }, 120'000'000);
+    if (!life.ended && pair_.frozen()) return false;
     CHECK(life.ended);
   }
   if (life_ != nullptr && life_->secondary != nullptr && !life_->ended) {
     Life& life = *life_;
     life.secondary->stop();
-    pair_.loop.run_until([&life] { return life.ended; }, 120'000'000);
+    pair_.loop.run_until([this, &life] { return life.ended || pair_.frozen(); }, 120'000'000);
+    if (!life.ended && pair_.frozen()) return false;
     CHECK(life.ended);
   }
   role_ = NodeRole::kInit;
   half_open_.reset();
   token_valid_ = false;
   end_life();
+  return true;
 }
 
 void Node::kill_life(bool lose_power, uint64_t seed, bool silently) {
@@ -302,7 +306,8 @@ void Node::kill_life(bool lose_power, uint64_t seed, bool silently) {
       life_->disk->crash();
     }
     Life& life = *life_;
-    if (life.primary != nullptr && !life.ended) life.scope.spawn(stop_primary(life));
+    if (life.primary != nullptr && !life.ended && !life.stopping)
+      life.scope.spawn(stop_primary(life));
     if (life.secondary != nullptr && !life.ended) life.secondary->stop();
     end_life();
   } else if (lose_power) {
@@ -519,6 +524,8 @@ void Pair::reap() {
     });
   }
 }
+
+bool Pair::frozen() const { return nodes_[0]->disk().frozen() || nodes_[1]->disk().frozen(); }
 
 bool Pair::settle(Node& node, uint64_t limit_us) {
   return loop.run_until(

@@ -90,6 +90,7 @@ struct Life {
   SecondaryEnd end;
   bool started = false;  // primary: start() has returned
   bool serving = false;
+  bool stopping = false;
   bool ended = false;
 };
 
@@ -104,10 +105,11 @@ class Node {
   void replace_disk();
   MemoryDisk& disk() { return *disk_; }
   const MemoryDisk& disk() const { return *disk_; }
-  /// Role changes as the supervisor makes them; they take effect as the loop runs.
+  /// Role changes as the supervisor makes them; they take effect as the loop runs. None is made
+  /// when a disk stands still (`MemoryDisk::freeze_at`) before the role before it has ended.
   void become_primary(bool force = false);
   void become_secondary();
-  void become_init();
+  bool become_init();
   NodeRole role() const { return role_; }
   /// The present life, or null (init, or secondary without a peer).
   Life* life() { return life_.get(); }
@@ -189,6 +191,8 @@ class Pair {
   /// The same for what this node sends.
   void silence_one_way(int node);
   void mend();
+  /// A disk stands still, so that its node is to be killed.
+  bool frozen() const;
   bool link_down() const { return link_down_; }
   bool silent() const { return silent_; }
 
