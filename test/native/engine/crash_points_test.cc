@@ -26,6 +26,7 @@ struct Cut {
   Death death = Death::kCrash;
   uint64_t variant = 0;  // seed, or which writes are kept
   bool dead_one_leads = false;
+  bool other_dies = false;  // later, as a process; the first one is asked to lead alone
 };
 
 /// What the operator may rely on when a node has died in the story.
@@ -108,12 +109,15 @@ class Tale {
   }
   bool promised(const Change& change, const Node& leader) const;
   bool may_refuse(int node) const;
+  bool holds_all(const Node& node) const;
   bool lead(Node& leader, bool force = false);
+  void lead_alone();
   void check(Node& leader, ConstBytes data);
   void complain(const char* what);
 
   const Story& story_;
   Cut cut_;
+  bool had_all_ = false;  // the dead node, of what was answered by then
   uint64_t before_[2] = {};
   std::vector<Change> changes_;
 };
@@ -127,6 +131,17 @@ void Tale::complain(const char* what) {
   fail(__FILE__, __LINE__, text);
 }
 
+/// All was answered, nothing is under way, and this node has it.
+bool Tale::holds_all(const Node& node) const {
+  for (const Change& change : changes_) {
+    if (!answered(change)) return false;
+    const Change* last = &change;
+    for (const Change& later : changes_) last = later.at == change.at ? &later : last;
+    if (!has(node, last->at, last->bytes)) return false;
+  }
+  return true;
+}
+
 /// How many writes might be lost or kept.
 std::size_t Tale::kill() {
   Node& node = victim();
@@ -138,6 +153,7 @@ std::size_t Tale::kill() {
   }
   const std::size_t open = node.life() != nullptr ? node.life()->disk->outstanding() : 0;
   const std::size_t uncertain = node.disk().unflushed_writes() + open;
+  had_all_ = holds_all(node);
   if (cut_.death == Death::kCrash) {
     node.crash();
   } else {
@@ -198,7 +214,24 @@ void Tale::check(Node& leader, ConstBytes data) {
   }
 }
 
+/// The copy that lost power as a secondary, or was incomplete, and nobody is there to be asked: it
+/// refuses, or has all that was answered.
+void Tale::lead_alone() {
+  Node& dead = victim();
+  Node& other = pair.node(1 - cut_.node);
+  other.crash();
+  pair.cut(true);
+  const bool incomplete = dead.extra().sync_target || dead.extra().local_stale;
+  if (!lead(dead)) return;
+  if (incomplete) complain("half a copy leads");
+  if (had_all_) check(dead, dead.data());
+  dead.become_init();
+}
+
 void Tale::recover() {
+  const bool secondary = cut_.node == 1 && story_.mode == Replication::kFullsync;
+  const bool alone = story_.alone && story_.lacks != 1;
+  if (cut_.other_dies && secondary && !alone && !story_.forced && story_.lacks != 0) lead_alone();
   Node& dead = victim();
   Node& other = pair.node(1 - cut_.node);
   pair.mend();
@@ -274,6 +307,7 @@ void tell_whole(const Story& story, Cut cut, uint64_t& cuts) {
     cut.death = death;
     cut.variant = variant;
     cut.dead_one_leads = (cut.boundary / 2 + ++cuts) % 2 == 0;
+    cut.other_dies = !cut.other_dies;
     return tell(story, cut);
   };
   die(Death::kCrash, 0);
@@ -297,6 +331,7 @@ void tell_some(const Story& story, Cut cut, uint64_t times, uint64_t& cuts) {
     cut.death = kInTurn[turn % kInTurn.size()];
     cut.variant = Random(turn).next();
     cut.dead_one_leads = turn / 2 % 2 == 0;
+    cut.other_dies = turn % 4 < 2;
     tell(story, cut);
     ++cuts;
   }
@@ -328,7 +363,8 @@ void tell_all(const Story& story) {
 
 // --- how stories begin ---------------------------------------------------------------------------
 
-void nothing(Tale&) {}
+/// Two new disks, of which one has something on it.
+void new_disks(Tale& tale) { tale.a().disk().set(kExtent, pattern(9, kExtent)); }
 
 void in_sync(Tale& tale) {
   tale.pair.connect();
@@ -419,9 +455,11 @@ void change_roles(Tale& tale) {
 void be_repaired(Tale& tale) {
   if (tale.going()) tale.a().become_secondary();
   if (tale.going()) tale.b().become_primary();
+  tale.wait([&] { return tale.b().serving(); });
+  tale.write(tale.b(), kExtent, 5);
   tale.wait([&] { return tale.b().serving() && tale.b().primary()->stats().dirty_bytes == 0; },
             kSecond);
-  tale.write(tale.b(), kExtent, 5);
+  tale.write(tale.b(), kExtent + 8192, 6);
 }
 
 void peer_fails(Tale& tale) {
@@ -462,7 +500,7 @@ constexpr Replication kAsy = Replication::kAsync;
 }  // namespace
 
 TEST(crash_points, "the first set-up of two new nodes") {
-  tell_all({.name = "set-up", .mode = kFull, .prepare = nothing, .act = set_up, .lacks = 1});
+  tell_all({.name = "set-up", .mode = kFull, .prepare = new_disks, .act = set_up, .lacks = 1});
 }
 TEST(crash_points, "writes in fullsync") {
   tell_all({.name = "fullsync", .mode = kFull, .prepare = in_sync, .act = write_twice});
