@@ -640,6 +640,12 @@ export const MUTANTS: readonly Mutant[] = [
     replace: '',
   },
   {
+    guard: 'count-before-lone-flush',
+    file: 'engine/primary_io.cc',
+    find: 'const int counted = alone ? co_await ensure_counted() : 0;',
+    replace: 'co_await std::suspend_never{}; const int counted = alone ? 0 : 0;',
+  },
+  {
     guard: 'only-whole-copy-notes-nothing',
     file: 'engine/primary_io.cc',
     find: 'if (whole_untold_) slot.uncounted = true;',

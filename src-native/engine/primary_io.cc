@@ -616,7 +616,13 @@ Task<int> Primary::flush_both() {
     // Rule 9: the loss is settled first (rule 7), then the local flush alone decides.
     while (!admission_open_) co_await admission_.wait();
   }
-  if (peer != 0 || link == nullptr) co_return local == 0 && !local_detached_ ? 0 : -EIO;
+  if (peer != 0 || link == nullptr) {
+    if (local != 0 || local_detached_) co_return -EIO;
+    // What is promised from here on, the peer may never have been given.
+    const bool alone = unmet_in_async() && map_->sync_count() > 0;
+    const int counted = alone ? co_await ensure_counted() : 0;  // guard:count-before-lone-flush
+    co_return counted;
+  }
   if (local == 0) co_return 0;
   // The peer has flushed all of it; success once it is known that our own copy is stale.
   while (local_detached_ && !stale_recorded_ && !stale_impossible_) co_await settled_.wait();

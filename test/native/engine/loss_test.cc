@@ -1035,4 +1035,26 @@ TEST(loss, "a chunk that is stored after the peer has gone leaves its extent mar
   CHECK(pair.equal());
 }
 
+TEST(loss,
+     "async: what a restarted primary has flushed alone counts, though it wrote nothing (7)") {
+  PairOptions options;
+  options.replication = Replication::kAsync;
+  Pair pair(options);
+  pair.connect();
+  pair.silence_one_way(0);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.a().crash();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  pair.a().power_cut(0);
+  pair.mend();
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK(read_back(pair, pair.a(), 4096, 4096) == pattern(7, 4096));
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
 }  // namespace hast::test
