@@ -27,6 +27,14 @@ Decision adopt_identity(const SecondaryFacts& s, const PrimaryFacts& p) {
   return d;
 }
 
+/// The primary died at the end of a pass to us, before we heard that it has ended: counters that
+/// mirror each other and its own word say that we have all that its generation stands for.
+bool end_of_pass_unheard(const SecondaryFacts& s, const PrimaryFacts& p) {
+  return s.localcnt == p.remotecnt && s.remotecnt == p.localcnt &&
+         p.generations.current == p.generations.offered &&
+         p.generations.shared == s.generations.current;
+}
+
 /// Has the side that is to be overwritten, or is taken for equal, nothing that the source lacks?
 /// Unknown is no objection: then nothing but the counters is known (rule 13).
 bool of_one_line(const SecondaryFacts& s, const PrimaryFacts& p, SyncSource source) {
@@ -34,6 +42,7 @@ bool of_one_line(const SecondaryFacts& s, const PrimaryFacts& p, SyncSource sour
   const bool from_primary = source == SyncSource::kPrimary;
   const Generations& newer = from_primary ? p.generations : s.generations;
   const Generations& older = from_primary ? s.generations : p.generations;
+  if (!from_primary && end_of_pass_unheard(s, p)) return true;
   return newer.knows(older.current);
 }
 

@@ -123,6 +123,22 @@ TEST(decision, "between ours the older side's data must be of the newer side's l
   CHECK(decide(s, p).refusal == Refusal::kSplitBrain);
 }
 
+TEST(decision, "a pass whose end was not heard of is no divergence when the primary is poorer") {
+  PrimaryFacts p;
+  p.resuid = 7;
+  p.extended = p.lost_cache = true;
+  p.generations = {6, 5, 6};  // all copied, offered, and down with the power
+  SecondaryFacts s = secondary(0, 0);
+  s.generations = {5, 5, 0};
+  CHECK(decide(s, p).refusal == Refusal::kNone);
+  CHECK(decide(s, p).source == SyncSource::kSecondary);
+  p.generations.offered = 0;  // written alone since
+  CHECK(decide(s, p).refusal == Refusal::kSplitBrain);
+  p.generations.offered = 6;
+  s.generations.current = 4;  // not the one that it was offered to
+  CHECK(decide(s, p).refusal == Refusal::kSplitBrain);
+}
+
 TEST(decision, "an incomplete secondary is no source, though it counts as newer (rule 16)") {
   SecondaryFacts s = secondary(4, 3);
   PrimaryFacts p;
