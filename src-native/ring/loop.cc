@@ -29,31 +29,24 @@ void Loop::start(Timer& timer, uint64_t due_us) {
   HAST_ASSERT(!timer.armed);
   timer.armed = true;
   timer.due_us = due_us;
-  Timer* before = nullptr;
-  Timer* after = first_timer_;
-  while (after != nullptr && after->due_us <= due_us) {
-    before = after;
-    after = after->following;
+  // From the end: what runs again and again is short, and begins after others like it.
+  Timer* before = last_timer_;
+  Timer* after = nullptr;
+  while (before != nullptr && before->due_us > due_us) {
+    after = before;
+    before = before->previous;
   }
   timer.previous = before;
   timer.following = after;
-  if (after != nullptr) after->previous = &timer;
-  if (before != nullptr) {
-    before->following = &timer;
-  } else {
-    first_timer_ = &timer;
-  }
+  (before != nullptr ? before->following : first_timer_) = &timer;
+  (after != nullptr ? after->previous : last_timer_) = &timer;
 }
 
 void Loop::unlink(Timer& timer) {
   HAST_ASSERT(timer.armed);
   timer.armed = false;
-  if (timer.previous != nullptr) {
-    timer.previous->following = timer.following;
-  } else {
-    first_timer_ = timer.following;
-  }
-  if (timer.following != nullptr) timer.following->previous = timer.previous;
+  (timer.previous != nullptr ? timer.previous->following : first_timer_) = timer.following;
+  (timer.following != nullptr ? timer.following->previous : last_timer_) = timer.previous;
 }
 
 void Loop::cancel(Timer& timer) {

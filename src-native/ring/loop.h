@@ -60,6 +60,7 @@ class Loop {
 
   CompletionQueue ready_;
   Timer* first_timer_ = nullptr;  // sorted by due time; there are tens, not thousands
+  Timer* last_timer_ = nullptr;
 };
 
 }  // namespace hast

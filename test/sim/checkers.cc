@@ -61,6 +61,9 @@ std::string uncovered_difference(Pair& pair) {
 std::optional<uint64_t> first_difference(Pair& pair) {
   const ConstBytes left = pair.a().data();
   const ConstBytes right = pair.b().data();
+  if (left.size() == right.size() && std::memcmp(left.data(), right.data(), left.size()) == 0) {
+    return std::nullopt;  // much faster than to look for the place
+  }
   const auto at = std::mismatch(left.begin(), left.end(), right.begin(), right.end());
   if (at.first == left.end()) return std::nullopt;
   return static_cast<uint64_t>(at.first - left.begin());

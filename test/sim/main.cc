@@ -1,6 +1,7 @@
 // hast_sim: schedules of requests, failures and role changes on two simulated nodes.
 //   hast_sim --seconds N [--seed S] [--jobs N]     fresh schedules from S on, on all processors
 //   hast_sim --seed S [--steps WHICH] [--hash]     one of them, or some of its steps, with notes
+//   hast_sim --seed S --count N                    N from S on in this process: digest and cost
 //   hast_sim --kept FILE                           the seeds that failed once
 // The last line is "N schedules, N findings"; exit 1 with findings, 64 for wrong usage.
 
@@ -12,6 +13,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <random>
 #include <sstream>
@@ -33,6 +35,7 @@ struct Wish {
   bool has_seed = false;
   uint64_t seed = 0;
   unsigned seconds = 0;
+  uint64_t count = 0;
   unsigned jobs = static_cast<unsigned>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
   bool hash = false;
   std::string steps;
@@ -52,6 +55,8 @@ Wish read_arguments(int argc, char** argv) {
     ++i;
     if (word == "--seconds") {
       wish.seconds = static_cast<unsigned>(std::strtoul(value, nullptr, 10));
+    } else if (word == "--count") {
+      wish.count = std::strtoull(value, nullptr, 10);
     } else if (word == "--seed") {
       wish.has_seed = true;
       wish.seed = std::strtoull(value, nullptr, 10);
@@ -122,6 +127,24 @@ int run_one(const Wish& wish) {
   return last_line(1, outcome.ok ? 0 : 1);
 }
 
+/// What a change costs, and whether it leaves every schedule as it was.
+int run_count(const Wish& wish) {
+  Trace all;
+  uint64_t findings = 0;
+  const std::clock_t began = std::clock();
+  for (uint64_t seed = wish.seed; seed < wish.seed + wish.count; ++seed) {
+    const Outcome outcome = attempt(make_plan(seed), nullptr);
+    all.note(outcome.digest, outcome.events, outcome.operations, outcome.faults);
+    if (outcome.ok) continue;
+    ++findings;
+    std::printf("seed %llu: %s\n", wide(seed), outcome.problem.c_str());
+  }
+  const double ms = 1e3 * static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC;
+  std::printf("digest %016llx, %.2f ms of processor time a schedule\n", wide(all.digest()),
+              ms / static_cast<double>(wish.count));
+  return last_line(wish.count, findings);
+}
+
 /// Lines "SEED[:STEPS] REASON"; each is also run twice, which must give the same events.
 int run_kept(const std::string& path) {
   std::ifstream file(path);
@@ -170,11 +193,13 @@ int run(const Wish& wish) {
     std::fprintf(stderr,
                  "usage: hast_sim --seconds N [--seed S] [--jobs N]\n"
                  "       hast_sim --seed S [--steps WHICH] [--hash]\n"
+                 "       hast_sim --seed S --count N\n"
                  "       hast_sim --kept FILE\n");
     return 64;
   }
   if (!wish.kept.empty()) return run_kept(wish.kept);
-  return wish.seconds > 0 ? run_fresh(wish) : run_one(wish);
+  if (wish.seconds > 0) return run_fresh(wish);
+  return wish.count > 0 ? run_count(wish) : run_one(wish);
 }
 
 }  // namespace
@@ -182,7 +207,7 @@ int run(const Wish& wish) {
 
 int main(int argc, char** argv) {
   // What a life gives back is what the next one takes: never to the system.
-  mallopt(M_MMAP_THRESHOLD, 256 << 20);
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most it takes
   mallopt(M_TRIM_THRESHOLD, 512 << 20);
   return hast::test::run(hast::test::read_arguments(argc, argv));
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace hast::test {
 
@@ -16,6 +17,7 @@ void BlockModel::fill(Bytes block, uint64_t tag, uint64_t number) {
 void BlockModel::begin(uint64_t id, uint64_t first, uint64_t count, uint64_t tag) {
   const uint64_t at = now();
   spans_[id] = {first, count};
+  changed_ = true;
   for (uint64_t i = first; i < first + count; ++i) blocks_[i].versions.push_back({id, tag, at});
 }
 
@@ -36,6 +38,7 @@ void BlockModel::end(uint64_t id, End how, bool durable) {
     }
   }
   spans_.erase(found);
+  changed_ = true;
 }
 
 void BlockModel::end_all_unknown() {
@@ -43,6 +46,7 @@ void BlockModel::end_all_unknown() {
 }
 
 void BlockModel::flushed(uint64_t begun) {
+  changed_ = true;
   for (Block& block : blocks_) {
     for (Version& version : block.versions) {
       if (version.acknowledged && version.ended < begun) version.durable = true;
@@ -52,6 +56,7 @@ void BlockModel::flushed(uint64_t begun) {
 
 void BlockModel::forget_unflushed() {
   forgotten_ = now();
+  changed_ = true;
   for (Block& block : blocks_) {
     for (Version& version : block.versions) {
       if (!version.durable) version.acknowledged = false;
@@ -60,6 +65,7 @@ void BlockModel::forget_unflushed() {
 }
 
 void BlockModel::take_as_is(ConstBytes data) {
+  changed_ = true;
   end_all_unknown();
   const uint64_t at = now();
   std::byte expected[kBlock];
@@ -116,6 +122,7 @@ std::string BlockModel::describe(uint64_t number, ConstBytes bytes) const {
 }
 
 void BlockModel::prune() {
+  if (!std::exchange(changed_, false)) return;
   for (Block& block : blocks_) {
     if (block.versions.size() < 2) continue;
     const uint64_t certain = newest_certain(block, UINT64_MAX, true);

@@ -65,6 +65,7 @@ class BlockModel {
   std::vector<Block> blocks_;
   std::unordered_map<uint64_t, Span> spans_;
   uint64_t clock_ = 1;
+  bool changed_ = false;    // since `prune`
   uint64_t forgotten_ = 0;  // when unflushed writes were last forgotten
 };
 
