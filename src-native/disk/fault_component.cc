@@ -37,11 +37,11 @@ void MemoryDisk::reset() {
   std::fill(current_.begin(), current_.end(), std::byte{0});
   std::fill(durable_.begin(), durable_.end(), std::byte{0});
   std::fill(settled_.begin(), settled_.end(), 0);
-  unflushed_.clear();
-  log_.clear();
+  drop_unflushed(unflushed_.size());
   sequence_ = 0;
   boundaries_ = freeze_at_ = 0;
   kept_.reset();
+  forgot_ = false;
 }
 
 std::size_t MemoryDisk::unflushed_sectors() const {
@@ -59,11 +59,18 @@ std::size_t MemoryDisk::unflushed_sectors() const {
 
 void MemoryDisk::set(uint64_t offset, ConstBytes from) { write_durable(offset, from); }
 
-void MemoryDisk::write_cached(uint64_t offset, ConstBytes from) {
-  std::memcpy(current_.data() + offset, from.data(), from.size());
-  unflushed_.push_back(
-      {++sequence_, offset / sector_bytes_, from.size() / sector_bytes_, log_.size()});
-  log_.insert(log_.end(), from.begin(), from.end());
+void MemoryDisk::write_cached(uint64_t offset, std::vector<std::byte> bytes) {
+  std::memcpy(current_.data() + offset, bytes.data(), bytes.size());
+  const uint64_t sectors = bytes.size() / sector_bytes_;
+  unflushed_.push_back({++sequence_, offset / sector_bytes_, sectors, std::move(bytes)});
+}
+
+std::vector<std::byte> MemoryDisk::take_spare() {
+  if (spare_.empty()) return {};
+  std::vector<std::byte> bytes = std::move(spare_.back());
+  spare_.pop_back();
+  bytes.clear();
+  return bytes;
 }
 
 /// The write itself is durable; older versions below it can never come back.
@@ -77,13 +84,17 @@ void MemoryDisk::write_durable(uint64_t offset, ConstBytes from) {
 
 void MemoryDisk::write_some(uint64_t offset, ConstBytes from, Random& random) {
   for (uint64_t at = 0; at < from.size(); at += sector_bytes_) {
-    if (random.chance(1, 2)) write_cached(offset + at, from.subspan(at, sector_bytes_));
+    if (!random.chance(1, 2)) continue;
+    std::vector<std::byte> sector = take_spare();
+    sector.assign(from.begin() + static_cast<std::ptrdiff_t>(at),
+                  from.begin() + static_cast<std::ptrdiff_t>(at + sector_bytes_));
+    write_cached(offset + at, std::move(sector));
   }
 }
 
 void MemoryDisk::make_durable(const Unflushed& write, uint64_t sector) {
   std::memcpy(durable_.data() + sector * sector_bytes_,
-              log_.data() + write.at + (sector - write.sector) * sector_bytes_, sector_bytes_);
+              write.bytes.data() + (sector - write.sector) * sector_bytes_, sector_bytes_);
   settled_[sector] = write.sequence;
 }
 
@@ -107,15 +118,22 @@ void MemoryDisk::drop_settled() {
     return true;
   };
   while (gone < unflushed_.size() && is_settled(unflushed_[gone])) ++gone;
-  unflushed_.erase(unflushed_.begin(), unflushed_.begin() + static_cast<std::ptrdiff_t>(gone));
-  const std::size_t bytes = unflushed_.empty() ? log_.size() : unflushed_.front().at;
-  if (bytes * 2 < log_.size()) return;  // moved seldom
-  log_.erase(log_.begin(), log_.begin() + static_cast<std::ptrdiff_t>(bytes));
-  for (Unflushed& write : unflushed_) write.at -= bytes;
+  drop_unflushed(gone);
+}
+
+/// The oldest ones; the next writes use their memory.
+void MemoryDisk::drop_unflushed(std::size_t count) {
+  constexpr std::size_t kSpareMax = 64;
+  const auto end = unflushed_.begin() + static_cast<std::ptrdiff_t>(count);
+  for (auto write = unflushed_.begin(); write != end && spare_.size() < kSpareMax; ++write) {
+    spare_.push_back(std::move(write->bytes));
+  }
+  unflushed_.erase(unflushed_.begin(), end);
 }
 
 /// As after a failed fsync in Linux: the pages count as clean, so no later flush writes them.
 void MemoryDisk::forget_some(uint64_t sequence, Random& random) {
+  forgot_ = true;
   std::vector<bool> forgotten(settled_.size());
   for (std::size_t i = 0; i < forgotten.size(); ++i) forgotten[i] = random.chance(1, 2);
   for (const Unflushed& write : unflushed_) {
@@ -169,9 +187,16 @@ void MemoryDisk::power_cut(uint64_t seed) {
 }
 
 void MemoryDisk::forget_unflushed() {
-  unflushed_.clear();
-  log_.clear();
-  current_ = durable_;
+  if (forgot_) {
+    current_ = durable_;
+  } else {
+    for (const Unflushed& write : unflushed_) {
+      const uint64_t at = write.sector * sector_bytes_;
+      std::memcpy(current_.data() + at, durable_.data() + at, write.count * sector_bytes_);
+    }
+  }
+  drop_unflushed(unflushed_.size());
+  forgot_ = false;
 }
 
 // ---- FaultComponent
@@ -199,6 +224,7 @@ void FaultComponent::submit_write(Completion& done, uint64_t offset, ConstBytes 
                                   bool durable) {
   Operation& operation = start_operation(done, kWrite, offset, from.size());
   operation.from = from;
+  operation.copy = disk_.take_spare();
   operation.copy.assign(from.begin(), from.end());
   operation.durable = durable;
   begin(operation);
@@ -320,7 +346,7 @@ void FaultComponent::finish(Operation& operation) {
 }
 
 int FaultComponent::carry_out(Operation& operation) {
-  if (operation.kind == kWrite) {
+  if (operation.kind == kWrite && !operation.carried_out) {
     // The caller promised that the bytes stay.
     HAST_ASSERT(std::memcmp(operation.from.data(), operation.copy.data(), operation.length) == 0);
   }
@@ -340,13 +366,13 @@ int FaultComponent::carry_out(Operation& operation) {
       return 0;
     case kDiscard:
       if (!facts_.can_discard) return -EOPNOTSUPP;
-      disk_.write_cached(operation.offset, operation.copy);
+      disk_.write_cached(operation.offset, std::move(operation.copy));
       return 0;
     case kWrite:
       if (operation.durable) {
         disk_.write_durable(operation.offset, operation.copy);
       } else {
-        disk_.write_cached(operation.offset, operation.copy);
+        disk_.write_cached(operation.offset, std::move(operation.copy));
       }
       return 0;
     default:

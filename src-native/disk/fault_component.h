@@ -51,15 +51,15 @@ class MemoryDisk {
 
  private:
   friend class FaultComponent;
-  /// One write that no flush has covered yet; its bytes are in `log_`.
+  /// One write that no flush has covered yet.
   struct Unflushed {
     uint64_t sequence;
     uint64_t sector;
     uint64_t count;
-    std::size_t at;
+    std::vector<std::byte> bytes;
   };
 
-  void write_cached(uint64_t offset, ConstBytes from);
+  void write_cached(uint64_t offset, std::vector<std::byte> bytes);
   void write_durable(uint64_t offset, ConstBytes from);
   void write_some(uint64_t offset, ConstBytes from, Random& random);
   void flush(uint64_t sequence);
@@ -70,17 +70,20 @@ class MemoryDisk {
   void make_durable(const Unflushed& write, uint64_t sector);
   void drop_settled();
   void forget_unflushed();
+  void drop_unflushed(std::size_t count);
+  std::vector<std::byte> take_spare();
 
   uint32_t sector_bytes_;
   std::vector<std::byte> current_;
   std::vector<std::byte> durable_;
   std::vector<uint64_t> settled_;     // by sector: versions up to this one are durable, or gone
   std::vector<Unflushed> unflushed_;  // oldest first
-  std::vector<std::byte> log_;
+  std::vector<std::vector<std::byte>> spare_;
   uint64_t sequence_ = 0;  // of the last version
   uint64_t boundaries_ = 0;
   uint64_t freeze_at_ = 0;
   std::optional<uint64_t> kept_;
+  bool forgot_ = false;  // some of `current_` is neither durable nor unflushed
 };
 
 /// A disk with a volatile write cache, delays and faults, for tests and the simulator; any loop.

@@ -234,7 +234,12 @@ void PipeStream::arrived(PipeNetwork::Arrival& arrival) {
     return;
   }
   if (arrival.bytes.empty()) inbox_ended_ = true;
-  inbox_.insert(inbox_.end(), arrival.bytes.begin(), arrival.bytes.end());
+  if (unread() == 0) {
+    clear_inbox();
+    inbox_.swap(arrival.bytes);
+  } else {
+    inbox_.insert(inbox_.end(), arrival.bytes.begin(), arrival.bytes.end());
+  }
   try_recv();
 }
 

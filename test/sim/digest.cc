@@ -8,18 +8,23 @@
 
 namespace {
 
-/// Four numbers of 64 bits, each over every fourth word; contents that differ in one word of a
-/// number never give the same.
+constexpr std::size_t kLanes = 8;
+constexpr std::size_t kStripe = kLanes * 8;
+
+uint64_t mix(uint64_t lane, uint64_t word) {
+  lane = (lane ^ word) * 0x9e3779b97f4a7c15;
+  return lane ^ lane >> 29;
+}
+
+/// Eight numbers side by side, each over every eighth word.
 struct Lanes {
-  uint64_t lanes[4] = {0x243f6a8885a308d3, 0x13198a2e03707344, 0xa4093822299f31d0,
-                       0x082efa98ec4e6c89};
+  uint64_t lanes[kLanes] = {1, 2, 3, 4, 5, 6, 7, 8};
 
   void take(const unsigned char* stripe) {
-    for (std::size_t i = 0; i < 4; ++i) {
+    for (std::size_t i = 0; i < kLanes; ++i) {
       uint64_t word = 0;
       std::memcpy(&word, stripe + i * sizeof word, sizeof word);
-      lanes[i] = (lanes[i] ^ word) * 0x9e3779b97f4a7c15;
-      lanes[i] ^= lanes[i] >> 29;
+      lanes[i] = mix(lanes[i], word);
     }
   }
 };
@@ -31,13 +36,13 @@ extern "C" unsigned char* SHA256(const unsigned char* data, std::size_t size, un
 extern "C" unsigned char* SHA256(const unsigned char* data, std::size_t size, unsigned char* out) {
   Lanes all;
   std::size_t at = 0;
-  for (; size - at >= 32; at += 32) all.take(data + at);
-  unsigned char rest[32] = {};
+  for (; size - at >= kStripe; at += kStripe) all.take(data + at);
+  unsigned char rest[kStripe] = {};
   if (at < size) std::memcpy(rest, data + at, size - at);
   all.take(rest);
-  unsigned char sizes[32] = {};
-  std::memcpy(sizes, &size, sizeof size);
-  all.take(sizes);
-  std::memcpy(out, all.lanes, 32);
+  for (std::size_t i = 0; i < 4; ++i) {
+    const uint64_t number = mix(mix(all.lanes[i], all.lanes[i + 4]), size);
+    std::memcpy(out + i * sizeof number, &number, sizeof number);
+  }
   return out;
 }
