@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 namespace hast {
 
 /// One thing that will be finished later: an operation of the ring, a timer, a waiter in a list.
@@ -9,6 +11,8 @@ namespace hast {
 struct Completion {
   void (*run)(Completion&) = nullptr;
   int result = 0;              ///< bytes or 0 on success, -errno on failure; set before `run`
+  uint8_t party = 0;           ///< in simulations: whose it is, from its first use on
+  bool claimed = false;        ///< there, too: somebody else completes it
   Completion* next = nullptr;  ///< link of the queue that holds it; at most one at a time
 };
 

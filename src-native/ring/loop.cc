@@ -29,6 +29,7 @@ void Loop::start(Timer& timer, uint64_t due_us) {
   HAST_ASSERT(!timer.armed);
   timer.armed = true;
   timer.due_us = due_us;
+  if (timer.party == 0) timer.party = party_;
   // From the end: what runs again and again is short, and begins after others like it.
   Timer* before = last_timer_;
   Timer* after = nullptr;

@@ -35,6 +35,7 @@ class Loop {
   /// Puts `c` on the ready queue; it runs in this turn.
   void ready(Completion& c, int result) {
     c.result = result;
+    if (c.party == 0) c.party = party_;
     ready_.push(c);
   }
 
@@ -54,11 +55,19 @@ class Loop {
   /// When the earliest timer is due; UINT64_MAX without one.
   uint64_t next_due_us() const;
   bool has_ready() const { return !ready_.empty(); }
+  /// In simulations: the operation belongs to the party that is running, whoever completes it.
+  void claim(Completion& c) {
+    if (c.party == 0) c.party = party_;
+    c.claimed = true;
+  }
+
+ protected:
+  uint8_t party_ = 0;  // that is running; always 0 outside of simulations
+  CompletionQueue ready_;
 
  private:
   void unlink(Timer& timer);
 
-  CompletionQueue ready_;
   Timer* first_timer_ = nullptr;  // sorted by due time; there are tens, not thousands
   Timer* last_timer_ = nullptr;
 };

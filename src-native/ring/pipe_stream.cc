@@ -13,6 +13,7 @@ namespace hast {
 
 PipeNetwork::PipeNetwork(Loop& loop, uint64_t seed) : loop_(loop), random_(seed) {
   tick_.owner = this;
+  tick_.party = UINT8_MAX;  // the network never stands still
   tick_.run = [](Completion& c) { static_cast<Tick&>(c).owner->deliver(); };
 }
 
@@ -171,6 +172,7 @@ PipeStream::~PipeStream() {
 void PipeStream::submit_recv(Completion& done, Bytes into) {
   HAST_ASSERT(recv_done_ == nullptr);
   HAST_ASSERT(!into.empty());
+  network_.loop_.claim(done);
   recv_done_ = &done;
   recv_into_ = into;
   try_recv();
@@ -178,6 +180,7 @@ void PipeStream::submit_recv(Completion& done, Bytes into) {
 
 void PipeStream::submit_send(Completion& done, std::span<const iovec> parts) {
   HAST_ASSERT(send_done_ == nullptr);
+  network_.loop_.claim(done);
   send_done_ = &done;
   send_parts_ = parts;
   try_send();
@@ -310,6 +313,7 @@ void PipeListener::submit_accept(Completion& done, std::unique_ptr<Stream>& acce
     network_.loop_.ready(done, -ECANCELED);
     return;
   }
+  network_.loop_.claim(done);
   accept_done_ = &done;
   accepted_ = &accepted;
   try_accept();

@@ -6,6 +6,63 @@ namespace hast {
 
 SimLoop::~SimLoop() = default;
 
+SimLoop::SimLoop() {
+  for (Party& party : parties_) {
+    party.thaws.party = kNobody;
+    party.thaws.loop = this;
+    party.thaws.of = &party;
+    party.thaws.run = [](Completion& c) {
+      Thaw& thaw = static_cast<Thaw&>(c);
+      thaw.loop->release(*thaw.of);
+    };
+  }
+}
+
+void SimLoop::freeze(uint8_t party, uint64_t us, bool timers_first) {
+  Party& frozen = parties_[party - 1];
+  if (frozen.is_frozen) return;
+  frozen.is_frozen = true;
+  frozen.timers_first = timers_first;
+  start(frozen.thaws, now_us_ + us);
+}
+
+void SimLoop::thaw(uint8_t party) {
+  Party& frozen = parties_[party - 1];
+  if (!frozen.thaws.armed) return;  // it is not frozen, or about to thaw
+  drop(frozen.thaws);
+  release(frozen);
+}
+
+void SimLoop::release(Party& party) {
+  party.is_frozen = false;
+  CompletionQueue& first = party.timers_first ? party.due : party.completed;
+  CompletionQueue& second = party.timers_first ? party.completed : party.due;
+  for (CompletionQueue* queue : {&first, &second}) {
+    while (Completion* c = queue->pop()) ready_.push(*c);
+  }
+}
+
+bool SimLoop::held_back(Completion& c) {
+  if (c.party == 0 || c.party > kParties || !parties_[c.party - 1].is_frozen) return false;
+  Party& party = parties_[c.party - 1];
+  (c.claimed ? party.completed : party.due).push(c);
+  return true;
+}
+
+bool SimLoop::run_one() {
+  Completion* c = ready_.pop();
+  while (c != nullptr && held_back(*c)) c = ready_.pop();
+  if (c == nullptr) return false;
+  const As as(*this, c->party);
+  c->run(*c);
+  return true;
+}
+
+void SimLoop::run_ready() {
+  while (run_one()) {
+  }
+}
+
 void SimLoop::run_now() {
   expire_timers();
   while (has_ready()) {

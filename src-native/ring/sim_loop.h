@@ -8,11 +8,17 @@ namespace hast {
 
 /// A loop with a virtual clock, for tests and the simulator: time passes only when nothing is
 /// ready, and then it jumps to the next timer.
+///
+/// What runs belongs to a party, and so does all that it starts. A party can be frozen: time goes
+/// on, and nothing of it runs, as in a process that is stopped or a machine that is suspended.
 class SimLoop final : public Loop {
  public:
+  SimLoop();
   ~SimLoop() override;
   uint64_t now_us() const override { return now_us_; }
 
+  bool run_one();
+  void run_ready();
   /// Runs what is ready and due now; the clock stands still.
   void run_now();
   /// Jumps to the next timer and runs. False, and nothing happens, without a timer.
@@ -36,7 +42,46 @@ class SimLoop final : public Loop {
     return true;
   }
 
+  static constexpr uint8_t kParties = 2;  ///< 1 and 2
+  static constexpr uint8_t kNobody = 255;
+
+  /// Who calls from outside of the loop; restores what was when it goes.
+  class As {
+   public:
+    As(SimLoop& loop, uint8_t party) : loop_(loop), before_(loop.party_) { loop.party_ = party; }
+    ~As() { loop_.party_ = before_; }
+    As(const As&) = delete;
+    As& operator=(const As&) = delete;
+
+   private:
+    SimLoop& loop_;
+    uint8_t before_;
+  };
+
+  /// For so long, or until `thaw`. What came due and what has completed then runs at once, and
+  /// `timers_first` before what has completed. A party that is frozen stays so.
+  void freeze(uint8_t party, uint64_t us, bool timers_first);
+  void thaw(uint8_t party);
+  bool frozen(uint8_t party) const { return parties_[party - 1].is_frozen; }
+
  private:
+  struct Party;
+  struct Thaw : Timer {
+    SimLoop* loop = nullptr;
+    Party* of = nullptr;
+  };
+  struct Party {
+    Thaw thaws;
+    bool is_frozen = false;
+    bool timers_first = false;
+    CompletionQueue due;
+    CompletionQueue completed;
+  };
+
+  bool held_back(Completion& c);
+  void release(Party& party);
+
+  Party parties_[kParties];
   static constexpr uint64_t kPatienceUs = 600'000'000;
 
   uint64_t now_us_ = 1'000'000;

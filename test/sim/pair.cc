@@ -140,8 +140,13 @@ Node::Node(Pair& pair, int index)
       disk_(take_disk(pair.options.disk_bytes)) {
   listener_ = pair_.network.listen(address_);
   create();
+  const SimLoop::As as(pair_.loop, party());
   pair_.scope.spawn(accept_peers());
 }
+
+void Node::freeze(uint64_t us, bool timers_first) { pair_.loop.freeze(party(), us, timers_first); }
+void Node::thaw() { pair_.loop.thaw(party()); }
+bool Node::frozen() const { return pair_.loop.frozen(party()); }
 
 void Node::replace_disk() {
   HAST_ASSERT(role_ == NodeRole::kInit);
@@ -215,6 +220,7 @@ void Node::reappear() {
 
 void Node::become_primary(bool force) {
   if (!become_init()) return;
+  const SimLoop::As as(pair_.loop, party());
   reappear();
   role_ = NodeRole::kPrimary;
   begin_life();
@@ -264,6 +270,8 @@ void Node::become_secondary() {
 }
 
 bool Node::become_init() {
+  thaw();
+  const SimLoop::As as(pair_.loop, party());
   if (life_ != nullptr && life_->primary != nullptr && !life_->ended) {
     Life& life = *life_;
     if (!life.stopping) life.scope.spawn(stop_primary(life));
@@ -286,6 +294,8 @@ bool Node::become_init() {
 }
 
 void Node::kill_life(bool lose_power, uint64_t seed, bool silently) {
+  thaw();
+  const SimLoop::As as(pair_.loop, party());
   role_ = NodeRole::kInit;
   if (silently) {
     pair_.network.vanish(dialled_by(index_), 0);
@@ -557,6 +567,7 @@ bool Pair::equal() {
 
 Pair::Operation* Pair::begin(Node& node, RequestOp op, uint64_t offset, uint64_t length,
                              ConstBytes bytes, bool fua) {
+  const SimLoop::As as(loop, node.party());
   operations_.push_back(std::make_unique<Operation>());
   Operation& operation = *operations_.back();
   operation.op = op;

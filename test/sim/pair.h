@@ -115,6 +115,11 @@ class Node {
   Life* life() { return life_.get(); }
   Primary* primary() { return life_ != nullptr ? life_->primary.get() : nullptr; }
   bool serving() const { return life_ != nullptr && life_->serving; }
+  /// Nothing of it runs for so long, and then all at once, the timers first or what has arrived.
+  /// Whatever else is done to the node ends it.
+  void freeze(uint64_t us, bool timers_first);
+  void thaw();
+  bool frozen() const;
   /// The process dies; what the disk has in its cache stays. Role becomes init.
   void crash();
   /// The node loses power: unflushed writes are lost, kept or torn by seed. `silently`: its peer is
@@ -131,6 +136,7 @@ class Node {
  private:
   friend class Pair;
   friend struct TestHost;
+  uint8_t party() const { return static_cast<uint8_t>(index_ + 1); }
   void reappear();
   void begin_life();
   void end_life();

@@ -8,10 +8,13 @@ namespace hast::test {
 namespace {
 
 constexpr const char* kNames[] = {
-    "time",      "events",    "requests",    "cut",        "silence",   "stillborn",   "mend",
-    "network",   "start",     "lose second", "lose first", "lose both", "switch over", "disk fault",
-    "disk full", "disk slow", "astray",      "replace",    "reload",    "force",       "two"};
+    "time",        "events",     "requests",  "cut",         "silence",    "stillborn",
+    "mend",        "network",    "start",     "lose second", "lose first", "lose both",
+    "switch over", "disk fault", "disk full", "disk slow",   "astray",     "replace",
+    "reload",      "force",      "two",       "freeze"};
 static_assert(std::size(kNames) == static_cast<std::size_t>(StepKind::kKinds));
+
+constexpr uint64_t kFreezeStream = 0x319a000000000000;
 
 struct Weight {
   StepKind kind;
@@ -78,6 +81,19 @@ void add_failure(std::vector<Step>& steps, Random& random, StepKind kind) {
   steps.push_back({kind, random.next()});
 }
 
+/// Of a stream of its own, in a third of the seeds: the others stayed as they had been before there
+/// was this failure. The constant was chosen so that the kept seeds are among them.
+void add_freezes(std::vector<Step>& steps, uint64_t seed) {
+  Random random(seed ^ kFreezeStream);
+  if (!random.chance(1, 3)) return;
+  for (uint64_t times = random.between(1, 4); times > 0; --times) {
+    std::vector<Step> added;
+    add_failure(added, random, StepKind::kFreeze);
+    const uint64_t at = random.below(steps.size());
+    steps.insert(steps.begin() + static_cast<std::ptrdiff_t>(at), added.begin(), added.end());
+  }
+}
+
 }  // namespace
 
 const char* step_name(StepKind kind) { return kNames[static_cast<std::size_t>(kind)]; }
@@ -103,6 +119,7 @@ Plan make_plan(uint64_t seed) {
     const StepKind kind = random.chance(3, 4) ? StepKind::kTwo : StepKind::kForce;
     plan.steps.insert(plan.steps.begin() + static_cast<std::ptrdiff_t>(at), {kind, random.next()});
   }
+  add_freezes(plan.steps, seed);
   for (uint32_t i = 0; i < plan.steps.size(); ++i) plan.indices.push_back(i);
   return plan;
 }

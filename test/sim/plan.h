@@ -34,6 +34,7 @@ enum class StepKind : uint8_t {
   kReload,   ///< other mode, checksum, compression, timeout
   kForce,    ///< the operator makes an incomplete copy the primary
   kTwo,      ///< both become primary behind a cut link, then the operator demotes one
+  kFreeze,   ///< one node stands still for a while
   kKinds
 };
 const char* step_name(StepKind kind);

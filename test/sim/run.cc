@@ -122,6 +122,8 @@ void Run::execute(const Step& step) {
       return force_take_over(random);
     case StepKind::kTwo:
       return two_primaries(random);
+    case StepKind::kFreeze:
+      return freeze(random);
     case StepKind::kKinds:
       return;
   }
@@ -253,7 +255,8 @@ void Run::requests(int index, Random random) {
 }
 
 void Run::request(int index, Random& random) {
-  if (index < 0 || !node(index).serving() || pending_.size() >= kPendingMax) return;
+  if (index < 0 || !node(index).serving() || node(index).frozen() || pending_.size() >= kPendingMax)
+    return;
   if (!two_ && !stats().complete) is_.lone = true;
   const uint64_t kind = random.below(20);
   static constexpr uint64_t kSizes[] = {1, 1, 8, 8, 8, 16, 64, 256};
@@ -307,6 +310,7 @@ void Run::start_request(int index, uint64_t id, RequestOp op, uint64_t first, ui
 /// The faults stop: the pair must heal by itself.
 void Run::finish() {
   note("the faults stop");
+  thaw();
   mend();
   for (int i = 0; i < 2; ++i) {
     if (Life* life = node(i).life()) {

@@ -101,6 +101,8 @@ class Run {
   void silence(Random random);
   void note_link_fault();
   void mend();
+  void freeze(Random random);
+  void thaw();
   void disk_fault(Random random, bool full);
   void disk_slow(Random random);
   void astray(Random random);

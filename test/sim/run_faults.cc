@@ -58,7 +58,31 @@ void Run::mend() {
   pair_.mend();
 }
 
+/// Longer than any timeout or shorter, of either node.
+void Run::freeze(Random random) {
+  const int index = static_cast<int>(random.below(2));
+  if (!is_.up[index] || node(index).frozen()) return;
+  static constexpr uint64_t kMost[] = {2, 6, 25, 60};
+  const uint64_t us = random.between(kSecond / 2, kMost[random.below(4)] * kSecond);
+  const bool timers_first = random.chance(1, 2);
+  note("node %d stands still for %.3f s; then its %s first", index, static_cast<double>(us) / 1e6,
+       timers_first ? "timers" : "completions");
+  ++outcome_.faults;
+  if (serving() && (!pending_.empty() || stats().in_flight > 0)) is_.lone = true;
+  if (is_.was_async && serving()) is_.lone = true;
+  is_.second_good = false;  // until the primary says so
+  node(index).freeze(us, timers_first);
+}
+
+void Run::thaw() {
+  for (int i = 0; i < 2; ++i) {
+    if (node(i).frozen()) note("node %d goes on", i);
+    node(i).thaw();
+  }
+}
+
 void Run::disk_fault(Random random, bool full) {
+  thaw();
   // One bad disk at a time, and only while there is another copy.
   if (!serving() || !is_.second_good || !is_.first_good || is_.lone || !network_whole()) return;
   const int index = static_cast<int>(random.below(2));
@@ -99,6 +123,7 @@ void Run::disk_slow(Random random) {
 /// Nothing is promised of a disk that writes or reads at the wrong place; the other copy must not
 /// suffer.
 void Run::astray(Random random) {
+  thaw();
   if (!serving() || !is_.second_good || !is_.first_good || is_.lone || !network_whole()) return;
   const EngineStats now = stats();
   if (now.state != EngineState::kInSync || now.dirty_bytes > 0) return;
@@ -145,6 +170,7 @@ void Run::astray_first(FaultComponent::Fault fault) {
 }
 
 void Run::replace_secondary() {
+  thaw();
   const int other = 1 - is_.primary;
   if (!serving() || !is_.first_good || is_.sick[is_.primary] || stats().local_stale) return;
   // While the primary is being repaired from there, that disk has the only good copy.
@@ -159,6 +185,7 @@ void Run::replace_secondary() {
 }
 
 void Run::reload(Random random) {
+  thaw();
   if (!serving()) return;
   PairOptions& options = pair_.options;
   if (random.chance(1, 2)) options.replication = static_cast<Replication>(random.below(3));
@@ -175,6 +202,7 @@ void Run::reload(Random random) {
   settings.checksum = options.checksum;
   settings.compression = options.compression;
   settings.timeout_ms = options.timeout_ms;
+  const SimLoop::As as(pair_.loop, static_cast<uint8_t>(is_.primary + 1));
   node(is_.primary).primary()->reconfigure(settings);
 }
 

@@ -173,6 +173,7 @@ void Run::lose_secondary(Random random) {
 }
 
 void Run::switch_over() {
+  thaw();
   if (!serving()) return;
   const int old = is_.primary;
   const int other = 1 - old;

@@ -18,6 +18,7 @@ bool says_split_brain(Node& node) {
 
 /// Both in sync and quiet, the link cut, and the second one primary, too.
 bool Run::begin_two(Random& random) {
+  thaw();
   if (!serving() || is_.lost[0] || is_.lost[1] || is_.sick[0] || is_.sick[1]) return false;
   const int other = 1 - is_.primary;
   if (!is_.up[other] || !network_whole() || !wait_until(&Run::answered, 20 * kSecond)) return false;

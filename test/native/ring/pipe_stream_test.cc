@@ -62,6 +62,70 @@ TEST(pipe, "carries bytes in order through small buffers, in pieces, with delays
   CHECK_EQ(hast::task_frames_alive(), 0u);
 }
 
+Task<void> note_order(Stream& stream, Bytes into, std::vector<int>& order) {
+  (void)co_await stream.recv(into);
+  order.push_back(1);
+}
+
+Task<void> note_timer(uint64_t us, std::vector<int>& order) {
+  hast::SleepTimer timer;
+  (void)co_await timer.sleep_us(us);
+  order.push_back(2);
+}
+
+TEST(pipe, "a party that is frozen does nothing, the other goes on, and then all comes at once") {
+  for (const bool timers_first : {false, true}) {
+    SimLoop loop;
+    PipeNetwork network(loop, 1);
+    auto [a, b] = network.make_pair();
+    std::vector<std::byte> bytes(8);
+    std::vector<std::byte> in(8);
+    std::vector<int> frozen_saw;
+    std::vector<int> other_saw;
+    int sent = kPending;
+    Scope scope;
+    {
+      const SimLoop::As as(loop, 1);
+      scope.spawn(note_order(*a, in, frozen_saw));
+      scope.spawn(note_timer(500, frozen_saw));
+    }
+    {
+      const SimLoop::As as(loop, 2);
+      scope.spawn(note_timer(400, other_saw));
+      scope.spawn(send_and_note(*b, bytes, sent));
+    }
+    loop.freeze(1, 10'000, timers_first);
+    loop.advance(9'999);
+    CHECK(loop.frozen(1));
+    CHECK(!loop.frozen(2));
+    CHECK_EQ(sent, 0);
+    CHECK_EQ(other_saw.size(), 1u);
+    CHECK(frozen_saw.empty());
+    loop.advance(1);
+    CHECK(!loop.frozen(1));
+    CHECK(frozen_saw == (timers_first ? std::vector<int>{2, 1} : std::vector<int>{1, 2}));
+  }
+}
+
+TEST(pipe, "thawed early, it goes on at once") {
+  SimLoop loop;
+  std::vector<int> saw;
+  Scope scope;
+  {
+    const SimLoop::As as(loop, 2);
+    scope.spawn(note_timer(500, saw));
+  }
+  loop.freeze(2, 60'000'000, true);
+  loop.advance(1000);
+  CHECK(saw.empty());
+  loop.thaw(2);
+  loop.thaw(2);
+  loop.run_now();
+  CHECK_EQ(saw.size(), 1u);
+  CHECK(loop.run_until_idle());
+  CHECK_EQ(loop.now_us(), 1'001'000u);
+}
+
 TEST(pipe, "the end of one side arrives after its bytes; later sends to it are reset") {
   SimLoop loop;
   PipeNetwork network(loop, 1);
