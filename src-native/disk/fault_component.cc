@@ -266,6 +266,7 @@ FaultComponent::Operation& FaultComponent::start_operation(Completion& done, uin
   HAST_ASSERT_OP(offset, <=, facts_.size_bytes);
   HAST_ASSERT_OP(length, <=, facts_.size_bytes - offset);
   HAST_ASSERT_OP((offset | length) % facts_.sector_bytes, ==, 0u);
+  HAST_ASSERT((kind & kAllKinds) != 0);
   if (spare_.empty()) spare_.push_back(std::make_unique<Operation>());
   outstanding_.push_back(std::move(spare_.back()));
   spare_.pop_back();
