@@ -338,8 +338,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'stale-is-recorded',
     file: 'engine/primary_io.cc',
-    find: '    extra.local_stale = true;\n',
-    replace: '    extra.local_stale = false;\n',
+    find: '  extra.local_stale = true;\n  metadata.localcnt',
+    replace: '  metadata.localcnt',
   },
   {
     guard: 'no-success-without-copy',
@@ -606,14 +606,26 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'incomplete-secondary',
     file: 'engine/decision.cc',
-    find: 'if (s.incomplete && (d.source == SyncSource::kSecondary || none_to_copy_from)) {',
-    replace: 'if (s.incomplete && none_to_copy_from) {',
+    find: 'if (d.source == SyncSource::kSecondary && s.incomplete) {',
+    replace: 'if (false) {',
   },
   {
-    guard: 'no-whole-copy',
-    file: 'engine/decision.cc',
-    find: 'const bool none_to_copy_from = p.extended && p.incomplete;',
-    replace: 'const bool none_to_copy_from = false;',
+    guard: 'stale-is-told-again',
+    file: 'engine/primary.cc',
+    find: 'if (attempt.source != SyncSource::kSecondary) stale_recorded_ = false;',
+    replace: '',
+  },
+  {
+    guard: 'stale-is-not-recorded-here-alone',
+    file: 'engine/primary_io.cc',
+    find: 'const bool here = recorded || peer_knows_all();',
+    replace: 'const bool here = true;',
+  },
+  {
+    guard: 'newest-until-the-peer-knows',
+    file: 'engine/primary.cc',
+    find: 'if (met_) return !peer_knows_all();',
+    replace: 'if (met_) return false;',
   },
   {
     guard: 'new-disk-is-no-source',

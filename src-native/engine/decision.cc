@@ -76,8 +76,7 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
     d.refusal = Refusal::kSplitBrain;
     return d;
   }
-  const bool none_to_copy_from = p.extended && p.incomplete;  // guard:no-whole-copy
-  if (s.incomplete && (d.source == SyncSource::kSecondary || none_to_copy_from)) {
+  if (d.source == SyncSource::kSecondary && s.incomplete) {
     d.refusal = Refusal::kIncomplete;  // guard:incomplete-secondary
   }
   return d;

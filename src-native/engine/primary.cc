@@ -260,7 +260,8 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
          link.settings().version, link.settings().extended ? ", extended" : "");
     host_.event(EventName::kConnect);
     attached_waiters_.wake_all();
-    if (stale_impossible_) scope_.spawn(record_stale());  // to this peer it may be possible
+    // To this peer it may be possible.
+    if (local_detached_ && !stale_recorded_) scope_.spawn(record_stale());
     const bool whole = map_->sync_count() == map_->extent_count();
     // What a disk gives back that was given up need not be stored: guard:peer-stale-is-written
     const bool compare = whole && link.settings().extended && !metadata_.extra().peer_stale;
@@ -317,6 +318,9 @@ int Primary::adopt_without_disk(const Attempt& attempt) {
     return -EINVAL;
   }
   hear_generation(attempt);
+  // It does not take its copy for the good one, as it has not heard of it:
+  // guard:stale-is-told-again
+  if (attempt.source != SyncSource::kSecondary) stale_recorded_ = false;
   needs_peer_ = true;
   source_ = SyncSource::kSecondary;
   return 0;
@@ -392,7 +396,8 @@ Task<int> Primary::store_agreement(const Attempt& attempt) {
 /// generations end there (rule 13). True: they must be erased. That they could not be costs at most
 /// a split-brain that is none.
 bool Primary::hear_generation(const Attempt& attempt) {
-  peer_generation_ = attempt.settings.extended ? attempt.peer_generation : 0;
+  peer_is_ours_ = attempt.settings.extended;
+  peer_generation_ = peer_is_ours_ ? attempt.peer_generation : 0;
   return !attempt.settings.extended && metadata_.extra().generations() != Generations{};
 }
 
@@ -563,12 +568,18 @@ bool Primary::unmet_in_async() const {
          !metadata_.extra().lost_cache(config_.bootid);
 }
 
+/// Has the peer all that this copy has, and does it know that? Of ours, by its own word.
+bool Primary::peer_knows_all() const {
+  if (source_ == SyncSource::kSecondary) return true;
+  if (peer_is_ours_) return peer_generation_ == metadata_.extra().generation;
+  return metadata_.metadata().localcnt <= peer_remotecnt_;
+}
+
 /// Has this copy what the peer has not, as far as we know? Beside an original that was not met in
 /// this life nothing is known.
 bool Primary::is_newest() const {
-  if (needs_peer_) return false;
   if (counted_) return true;
-  if (met_) return metadata_.metadata().localcnt > peer_remotecnt_;
+  if (met_) return !peer_knows_all();  // guard:newest-until-the-peer-knows
   const Generations ids = metadata_.extra().generations();
   return ids.current != ids.shared && ids.current != ids.offered;
 }

@@ -108,6 +108,7 @@ class Primary : public Provider, private LinkEvents {
   Task<int> agree_on_source(const Attempt& attempt);
   Task<int> store_agreement(const Attempt& attempt);
   bool hear_generation(const Attempt& attempt);
+  bool peer_knows_all() const;
   bool is_newest() const;
   void offer_generation(Extra& extra);
   Task<int> ensure_counted();
@@ -155,6 +156,7 @@ class Primary : public Provider, private LinkEvents {
   bool peer_may_serve(const Slot& slot) const;
   Task<void> settle_missed(Slot& slot);
   Task<void> record_stale();
+  static void note_own_stale(Metadata& metadata, Extra& extra, Primary& self);
   Task<void> note_stale_recorded_after(SleepTimer& timer);
   void let_stale_go_on();
 
@@ -186,6 +188,7 @@ class Primary : public Provider, private LinkEvents {
   Link* connecting_ = nullptr;  // the link of the attempt that is served; for reconnect()
   uint64_t peer_localcnt_ = 0;
   uint64_t peer_remotecnt_ = 0;
+  bool peer_is_ours_ = false;
   uint64_t peer_generation_ = 0;  // as it has said last; 0: an original, or it knows none
   SyncSource source_ = SyncSource::kNone;
   bool needs_peer_ = false;    // the peer has newer data: nothing can be decided without it

@@ -686,13 +686,11 @@ Task<void> Primary::record_stale() {
     recorded = rc == 0;
     if (recorded) patience.spawn(note_stale_recorded_after(timer));
   }
-  // guard:stale-is-recorded
-  const int rc = co_await update_metadata([](Metadata& metadata, Extra& extra, Primary& self) {
-    extra.local_stale = true;
-    // The peer has all that our counter spoke of.
-    metadata.localcnt = std::min(metadata.localcnt, self.peer_remotecnt_);
-    extra.set({});
-  });
+  // A peer that does not know that it has all would be no source either:
+  // guard:stale-is-not-recorded-here-alone
+  const bool here = recorded || peer_knows_all();
+  // No guard: what it changes is.
+  const int rc = here ? co_await update_metadata(note_own_stale) : -EAGAIN;
   timer.wake();
   co_await patience.join();
   stale_recorded_ = stale_recorded_ || recorded || rc == 0;
@@ -702,6 +700,13 @@ Task<void> Primary::record_stale() {
               "That the local data is stale could be recorded nowhere: writes fail from here on.");
   }
   let_stale_go_on();
+}
+
+/// guard:stale-is-recorded; and the peer has all that our counter spoke of.
+void Primary::note_own_stale(Metadata& metadata, Extra& extra, Primary& self) {
+  extra.local_stale = true;
+  metadata.localcnt = std::min(metadata.localcnt, self.peer_remotecnt_);
+  extra.set({});
 }
 
 Task<void> Primary::note_stale_recorded_after(SleepTimer& timer) {

@@ -150,19 +150,6 @@ TEST(decision, "an incomplete secondary is no source, though it counts as newer 
   CHECK(decide(s, p).refusal == Refusal::kIncomplete);
 }
 
-TEST(decision, "two incomplete copies are neither the source of the other (rule 16)") {
-  SecondaryFacts s = secondary(3, 4);
-  PrimaryFacts p;
-  p.resuid = 7;
-  p.extended = true;
-  p.localcnt = p.remotecnt = 3;
-  p.incomplete = s.incomplete = true;
-  for (const uint64_t primary_newer : {0u, 1u}) {
-    p.localcnt = 4 + primary_newer;
-    CHECK(decide(s, p).refusal == Refusal::kIncomplete);
-  }
-}
-
 TEST(decision, "a fresh secondary is no source for a primary without a whole copy (rule 6)") {
   SecondaryFacts s;
   PrimaryFacts p;

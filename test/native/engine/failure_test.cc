@@ -563,6 +563,82 @@ TEST(failure,
   CHECK(pair.b().extra().sync_target);
 }
 
+namespace {
+/// Node a has copied all to node b, which cannot hear yet that the pass has ended.
+void copied_and_untold(Pair& pair) {
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.mend();
+  const auto connected = [&pair] { return pair.a().primary()->stats().complete; };
+  CHECK(pair.loop.run_until(connected, 30 * kSecond));
+  CHECK(pair.b().extra().sync_target);
+  pair.b().life()->disk->hold(FaultComponent::kWrite, 0, 4096);
+  const auto ended = [&pair] { return pair.a().metadata().localcnt == 0; };
+  CHECK(pair.loop.run_until(ended, 30 * kSecond));
+  pair.loop.advance(kSecond / 10);
+}
+
+/// The two change roles and come together.
+void switch_roles(Pair& pair) {
+  pair.a().become_secondary();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK(pair.settle(pair.b()));
+  CHECK(pair.equal());
+  CHECK(std::ranges::equal(pair.b().data().subspan(4096, 4096), pattern(7, 4096)));
+}
+}  // namespace
+
+TEST(failure,
+     "given up before the peer has heard that it has all: it is told later (rules 6, 16)") {
+  Pair pair;
+  copied_and_untold(pair);
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, 8192, 4096, pattern(8, 4096));
+  const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
+  CHECK(pair.loop.run_until(given_up, kSecond));
+  pair.cut();
+  pair.b().life()->disk->release();
+  CHECK(pair.loop.run_until([write] { return write->done; }, 60 * kSecond));
+  CHECK(pair.loop.run_until([&pair] { return !pair.b().extra().sync_target; }, 60 * kSecond));
+  switch_roles(pair);
+}
+
+TEST(failure, "given up, the peer not told that it has all, and restarted: no dead end (6, 16)") {
+  Pair pair;
+  copied_and_untold(pair);
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  pair.begin(pair.a(), RequestOp::kWrite, 8192, 4096, pattern(8, 4096));
+  const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
+  CHECK(pair.loop.run_until(given_up, kSecond));
+  pair.cut(true);
+  pair.b().life()->disk->release();
+  pair.loop.advance(2 * kSecond);
+  pair.a().crash();
+  pair.mend();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK(pair.settle(pair.a()));
+  switch_roles(pair);
+}
+
+TEST(failure, "a flush that fails before the peer knows that it has all is no dead end (6, 16)") {
+  Pair pair;
+  copied_and_untold(pair);
+  pair.cut(true);
+  pair.b().life()->disk->release();
+  pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+  CHECK_EQ(pair.flush(pair.a()), EIO);
+  pair.a().become_init();
+  pair.mend();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK(pair.settle(pair.a()));
+  switch_roles(pair);
+}
+
 TEST(failure, "what the only good copy fails while it is told of a second one is no success (16)") {
   Pair pair;
   pair.connect();
