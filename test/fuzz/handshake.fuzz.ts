@@ -4,6 +4,7 @@ import { deepStrictEqual } from 'node:assert';
 import { HastError } from '../../src/error.ts';
 import { decodeNv, encodeNv, MESSAGE_HEAD_BYTES, type NvArea } from '../../src/nv.ts';
 import {
+  authEntry,
   judge,
   type KnownResource,
   MessageReader,
@@ -16,6 +17,7 @@ const TOKEN = Buffer.from('a0a1a2a3a4a5a6a7a8a9aaabacadaeaf', 'hex');
 const CODES: readonly string[] = ['MESSAGE_INVALID', 'NV_INVALID'];
 const PENDING: Pending = { token: TOKEN, version: 2, extended: true, auth: null };
 const SECRET = Buffer.from('correct horse');
+const AUTH = { secret: SECRET, noncePrimary: TOKEN, nonceSecondary: TOKEN };
 const secret = () => null;
 
 const TABLE: Readonly<Record<string, KnownResource>> = {
@@ -25,16 +27,15 @@ const TABLE: Readonly<Record<string, KnownResource>> = {
   proof: {
     role: 'secondary',
     admits: true,
-    pending: {
-      ...PENDING,
-      auth: { secret: SECRET, noncePrimary: TOKEN, nonceSecondary: TOKEN },
-    },
+    pending: { ...PENDING, auth: AUTH },
     secret: () => SECRET,
   },
   first: { role: 'primary', admits: true, pending: undefined, secret },
   idle: { role: 'init', admits: true, pending: PENDING, secret },
   other: { role: 'secondary', admits: false, pending: undefined, secret },
 };
+
+const lookup = (name: string) => (Object.hasOwn(TABLE, name) ? TABLE[name] : undefined);
 
 type Outcome = NvArea | HastError | undefined;
 
@@ -59,15 +60,43 @@ function kindOf(outcome: Outcome): string {
   return outcome instanceof HastError ? 'refused' : 'read';
 }
 
+/** Does this area count as the second message of one who knows the secret? */
+function counts(bytes: Buffer): boolean {
+  const outcome = read(Buffer.concat([headOf(bytes), bytes]), bytes.length + MESSAGE_HEAD_BYTES);
+  if (outcome === undefined || outcome instanceof HastError) return false;
+  return judge(outcome, lookup, () => TOKEN).kind === 'second';
+}
+
+function headOf(area: Buffer): Buffer {
+  const head = Buffer.from([2, 0, 0, 0, 0]);
+  head.writeUInt32LE(area.length, 1);
+  return head;
+}
+
+/** Only the proof of exactly these bytes counts; with it, the message behind it is looked at. */
+function checkProof(area: NvArea, counted: boolean): void {
+  const bytes = Buffer.from(area.bytes);
+  const before = bytes.subarray(0, Math.max(0, bytes.length - authEntry(AUTH, bytes).length));
+  const right = Buffer.concat([before, authEntry(AUTH, before)]).equals(bytes);
+  if (counted && !right) throw new Error('a proof was guessed');
+  const signed = Buffer.concat([bytes, authEntry(AUTH, bytes)]);
+  counts(signed);
+  const at = (bytes[bytes.length - 1] ?? 0) % signed.length;
+  signed.writeUInt8((signed[at] ?? 0) ^ 1, at);
+  if (counts(signed)) {
+    const name = decodeNv(signed).get('resource', 'string');
+    if (name === 'proof') throw new Error('a changed message counts');
+  }
+}
+
 function checkVerdict(area: NvArea): void {
-  const lookup = (name: string) => (Object.hasOwn(TABLE, name) ? TABLE[name] : undefined);
   const verdict = judge(area, lookup, () => TOKEN);
   if (verdict.kind === 'first') deepStrictEqual(verdict.pending.token.length, TOKEN_BYTES);
   if (verdict.kind === 'second' && area.get('token', 'uint8_array') === undefined) {
     throw new Error('a second message without a token');
   }
   const name = area.get('resource', 'string');
-  if (name === 'proof' && verdict.kind === 'second') throw new Error('a proof was guessed');
+  if (name === 'proof') checkProof(area, verdict.kind === 'second');
   if (name === 'safe' && verdict.kind === 'first' && !area.has('nonce')) {
     throw new Error('a first message without a nonce');
   }
@@ -95,5 +124,6 @@ const FIELDS = [
   'safe\0',
   'proof\0',
   'nonce\0',
+  'auth\0',
 ];
 await fuzz('handshake', target, FIELDS);

@@ -48,8 +48,13 @@ function onFailure(report: (error: unknown) => void): void {
  * Runs a target as the command line says; ends the process with 1 at the first finding.
  * @param name   of the target and of its corpus
  * @param words  texts that are worth inserting
+ * @returns whether the corpus was run, not only some inputs
  */
-export async function fuzz(name: string, target: Target, words: readonly string[]): Promise<void> {
+export async function fuzz(
+  name: string,
+  target: Target,
+  words: readonly string[],
+): Promise<boolean> {
   const way = wayOf(process.argv.slice(2));
   let input: Buffer = Buffer.alloc(0);
   let runs = 0;
@@ -68,7 +73,7 @@ export async function fuzz(name: string, target: Target, words: readonly string[
     await target(bytes);
   };
   for (const file of way.files) await attempt(readFileSync(file));
-  if (way.files.length > 0) return;
+  if (way.files.length > 0) return false;
 
   const corpus = corpusOf(name);
   for (const bytes of corpus) await attempt(bytes);
@@ -76,4 +81,5 @@ export async function fuzz(name: string, target: Target, words: readonly string[
   const end = performance.now() + way.seconds * 1000;
   while (runs < way.runs && performance.now() < end) await attempt(mutator.next());
   process.stdout.write(`${name}: ${runs} runs, seed ${way.seed}\n`);
+  return true;
 }

@@ -25,9 +25,10 @@ void repair_record(Block& block, unsigned slot) {
   const Bytes record =
       Bytes(block).subspan(MetadataBlock::kRecordOffset[slot], MetadataBlock::kRecordBytes);
   std::memcpy(record.data(), "hastdrec\1\0\0\0", 12);
-  const uint32_t used = load_le<uint32_t>(record.data() + kFieldsBytesAt) % (kFieldsBytesMax + 1);
-  store_le(record.data() + kFieldsBytesAt, used);
-  const std::array<std::byte, 32> hash = sha256_of(record.subspan(kFieldsAt, used));
+  const uint32_t used = load_le<uint32_t>(record.data() + kFieldsBytesAt) % (2 * kFieldsBytesMax);
+  store_le(record.data() + kFieldsBytesAt, used);  // seldom more than there is room for
+  const std::array<std::byte, 32> hash =
+      sha256_of(Bytes(block).subspan(MetadataBlock::kRecordOffset[slot] + kFieldsAt, used));
   std::memcpy(record.data() + kHashAt, hash.data(), hash.size());
   const size_t crc_at = record.size() - 4;
   store_le(record.data() + crc_at, crc32c_of(record.first(crc_at)));

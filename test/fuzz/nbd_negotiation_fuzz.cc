@@ -68,13 +68,16 @@ class Replies {
 
   enum class Then { kNextOption, kTransmission, kCutOff };
 
-  Then take(uint32_t option) {
+  Then take(const nbd::OptionHeader& said) {
+    constexpr size_t kUnderstood = 8192;  // longer data has no room, and is only skipped
+    const uint32_t option = said.option;
     for (;;) {
       if (left_.size() < nbd::kOptionReplyHeaderBytes) return Then::kCutOff;
       HAST_ASSERT_OP(load_be64(left_.data()), ==, nbd::kOptionReplyMagic);
       HAST_ASSERT_OP(load_be32(left_.data() + 8), ==, option);
       const auto type = static_cast<nbd::OptionReply>(load_be32(left_.data() + 12));
       const size_t length = load_be32(left_.data() + 16);
+      HAST_ASSERT_OP(said.length > kUnderstood, ==, type == nbd::OptionReply::kErrTooBig);
       if (left_.size() - nbd::kOptionReplyHeaderBytes < length) return Then::kCutOff;
       left_ = left_.subspan(nbd::kOptionReplyHeaderBytes + length);
       const bool go = option == static_cast<uint32_t>(nbd::Option::kGo);
@@ -91,7 +94,7 @@ class Replies {
 void check_replies(ConstBytes heard, const Script& script) {
   Replies replies(heard);
   for (const nbd::OptionHeader& said : script.options) {
-    const Replies::Then then = replies.take(said.option);
+    const Replies::Then then = replies.take(said);
     // A connection that ends with unread bytes of the client takes replies with it.
     HAST_ASSERT(then != Replies::Then::kCutOff || !script.all_read);
     if (then != Replies::Then::kNextOption) return;

@@ -50,6 +50,31 @@ void check_message(ConstBytes area, Decode decode, Encode encoder) {
   HAST_ASSERT(same_bytes(encode(*again, encoder), once));
 }
 
+/// Whatever the message is: signed it is proven, and no longer with one bit changed, by another
+/// secret, or as the answer.
+void check_signature(ConstBytes area) {
+  AuthKey key;
+  key.secret = "correct horse";
+  key.primary.fill(std::byte{1});
+  key.secondary.fill(std::byte{2});
+  Buffer message(kHeadBytes + area.size() + 64);
+  std::copy(area.begin(), area.end(), message.begin() + kHeadBytes);
+  const size_t size = sign_second_request(message, kHeadBytes + area.size(), key);
+  HAST_ASSERT_OP(size, >, kHeadBytes + area.size());
+  Buffer signed_area = exact(ConstBytes(message).first(size).subspan(kHeadBytes));
+  HAST_ASSERT(second_request_proven(signed_area, key));
+  HAST_ASSERT(!second_reply_proven(signed_area, key));
+  AuthKey other = key;
+  other.secret.back() ^= 1;
+  HAST_ASSERT(!second_request_proven(signed_area, other));
+  const size_t bit = (area.empty() ? 0 : static_cast<size_t>(area[0]) * 31) % (size * 8 - 40);
+  signed_area[bit / 8] ^= static_cast<std::byte>(1u << bit % 8);
+  HAST_ASSERT(!second_request_proven(signed_area, key));
+  const Buffer unsigned_area = exact(area);
+  (void)second_request_proven(unsigned_area, key);
+  (void)second_reply_proven(unsigned_area, key);
+}
+
 Result<RequestMessage> request_of(ConstBytes area) {
   RequestMessage message;
   const Result<void> decoded = decode_request(area, message);
@@ -95,6 +120,7 @@ void check(Input input) {
       return check_message<FirstReply>(area, decode_first_reply, encode_first_reply);
     case 2:
       (void)is_second_request(area);
+      check_signature(area);
       return check_message<SecondRequest>(area, decode_second_request, encode_second_request);
     case 3:
       return check_message<SecondReply>(area, decode_second_reply, encode_second_reply);
