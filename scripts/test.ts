@@ -87,6 +87,14 @@ function simulation(): Phase[] {
   return [
     step('sim build', 'scripts/sim', '--build', 'asan'),
     sim('sim kept', '--kept', 'test/sim/seeds'),
+    {
+      ...sim('sim reconnect', '--reconnect', '--replay'),
+      count: (output) => {
+        const last = /^\d+ states, \d+ meetings, (\d+) rows, (\d+) findings$/m.exec(output);
+        if (last === null) return undefined;
+        return { passed: Number(last[1]), failed: Number(last[2]), skipped: 0 };
+      },
+    },
     // Always the same ones, so that a failure is of the change and not of the day.
     sim('sim', '--seed', '721', '--seconds', '60'),
   ];

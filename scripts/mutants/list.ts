@@ -449,8 +449,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     guard: 'stale-copy-is-copied-whole',
-    file: 'engine/secondary.cc',
-    find: 'decision.map = MapAnswer::kFull;  // guard:stale-copy-is-copied-whole',
+    file: 'engine/decision.cc',
+    find: 'if (s.stale) d.map = MapAnswer::kFull; ',
     replace: '',
   },
   {

@@ -48,6 +48,21 @@ bool of_one_line(const SecondaryFacts& s, const PrimaryFacts& p, SyncSource sour
 
 }  // namespace
 
+SecondaryFacts secondary_facts(const Metadata& metadata, const Extra& extra, bool map_empty,
+                               uint64_t bootid) {
+  SecondaryFacts own;
+  own.resuid = metadata.resuid;
+  own.localcnt = metadata.localcnt;
+  own.remotecnt = metadata.remotecnt;
+  own.map_empty = map_empty;
+  own.contents_equal = extra.generation == kGenerationOfEqualContents;
+  own.incomplete = extra.local_stale || extra.sync_target;
+  own.stale = extra.local_stale;
+  own.lost_cache = extra.lost_cache(bootid);
+  own.generations = extra.generations();
+  return own;
+}
+
 Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
   if (s.resuid == 0) return adopt_identity(s, p);
   Decision d;
@@ -71,6 +86,7 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
     d.source = SyncSource::kSecondary;
   }
   d.map = d.impossible ? MapAnswer::kFull : MapAnswer::kOwn;  // guard:impossible-is-copied-whole
+  if (s.stale) d.map = MapAnswer::kFull;                      // guard:stale-copy-is-copied-whole
   // guard:of-one-line
   if (!of_one_line(s, p, d.source)) {
     d.refusal = Refusal::kSplitBrain;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "codec/metadata.h"
 #include "wire/format.h"
 
 /// What the secondary answers to a primary's second message: one pure function over both sides'
@@ -16,9 +17,14 @@ struct SecondaryFacts {
   bool map_empty = true;        ///< no bit of its own map is set
   bool contents_equal = false;  ///< fresh, and created with the promise of equal contents
   bool incomplete = false;      ///< stale, or a pass to it never finished: never a source
+  bool stale = false;           ///< which extents it misses was not recorded: all may be old
   bool lost_cache = false;      ///< its machine went down with writes that were not flushed
   Generations generations;
 };
+
+/// What its disk says. `bootid` is that of the machine, 0: not asked.
+SecondaryFacts secondary_facts(const Metadata& metadata, const Extra& extra, bool map_empty,
+                               uint64_t bootid);
 
 /// What the primary said in its second message.
 struct PrimaryFacts {

@@ -181,22 +181,11 @@ Generations Secondary::generations_after(const Decision& decision, Generations i
 }
 
 Task<int> Secondary::set_up(SecondaryEnd& end) {
-  const Metadata& metadata = metadata_.metadata();
-  SecondaryFacts facts;
-  facts.resuid = metadata.resuid;
-  facts.localcnt = metadata.localcnt;
-  facts.remotecnt = metadata.remotecnt;
-  facts.map_empty = map_->sync_count() == 0;
-  facts.contents_equal = metadata_.extra().generation == kGenerationOfEqualContents;
-  facts.incomplete = metadata_.extra().local_stale || metadata_.extra().sync_target;
-  facts.lost_cache = metadata_.extra().lost_cache(config_.bootid);
+  const bool map_empty = map_->sync_count() == 0;
   flushed_before_ = metadata_.extra().boot == 0;
-  facts.generations = metadata_.extra().generations();
-  Decision decision = decide(facts, config_.primary);
-  // Which extents a stale copy misses was not recorded: all of them may (rule 6).
-  if (metadata_.extra().local_stale && decision.map == MapAnswer::kOwn) {
-    decision.map = MapAnswer::kFull;  // guard:stale-copy-is-copied-whole
-  }
+  const Decision decision =
+      decide(secondary_facts(metadata_.metadata(), metadata_.extra(), map_empty, config_.bootid),
+             config_.primary);
   if (decision.impossible) {
     host_.log(LogLevel::kWarning,
               "The counters of both nodes contradict each other; everything is synchronised.");

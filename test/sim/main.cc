@@ -3,6 +3,7 @@
 //   hast_sim --seed S [--steps WHICH] [--hash]     one of them, or some of its steps, with notes
 //   hast_sim --seed S --count N                    N from S on in this process: digest and cost
 //   hast_sim --kept FILE                           the seeds that failed once
+//   hast_sim --reconnect [WORD]...                 all short stories, docs/reconnect.md
 // The last line is "N schedules, N findings"; exit 1 with findings, 64 for wrong usage.
 
 #include <malloc.h>
@@ -22,6 +23,7 @@
 
 #include "sim/attempt.h"
 #include "sim/crew.h"
+#include "sim/reconnect.h"
 
 namespace hast::test {
 namespace {
@@ -193,8 +195,12 @@ int run(const Wish& wish) {
     std::fprintf(stderr,
                  "usage: hast_sim --seconds N [--seed S] [--jobs N]\n"
                  "       hast_sim --seed S [--steps WHICH] [--hash]\n"
-                 "       hast_sim --seed S --count N\n"
-                 "       hast_sim --kept FILE\n");
+                 "       hast_sim --seed S --count N
+"
+                 "       hast_sim --kept FILE
+"
+                 "       hast_sim --reconnect [WORD]...
+");
     return 64;
   }
   if (!wish.kept.empty()) return run_kept(wish.kept);
@@ -209,5 +215,8 @@ int main(int argc, char** argv) {
   // What a life gives back is what the next one takes: never to the system.
   mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most it takes
   mallopt(M_TRIM_THRESHOLD, 512 << 20);
+  if (argc > 1 && std::string_view(argv[1]) == "--reconnect") {
+    return hast::test::reconnect({argv + 2, argv + argc});
+  }
   return hast::test::run(hast::test::read_arguments(argc, argv));
 }

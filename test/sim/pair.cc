@@ -155,7 +155,7 @@ void Node::replace_disk() {
   create();
 }
 
-void Node::create() {
+void Node::create(bool contents_equal) {
   LayoutRequest request;
   request.provider_bytes = disk_->size_bytes();
   request.extent_bytes = pair_.options.extent_bytes;
@@ -163,7 +163,13 @@ void Node::create() {
   if (pair_.options.layout_hast) request.kind = LayoutKind::kHast;
   const Result<Layout> layout = plan_layout(request);
   HAST_ASSERT(layout.has_value());
-  const MetadataBlock block = MetadataBlock::create(initial_metadata(kResource, *layout));
+  const Metadata fresh = initial_metadata(kResource, *layout);
+  MetadataBlock block = MetadataBlock::create(fresh);
+  if (contents_equal) {
+    Extra promise;
+    promise.generation = kGenerationOfEqualContents;
+    block = block.plan_update(fresh, promise, disk_->sector_bytes()).after;
+  }
   std::vector<std::byte> zero(layout->map_bytes);
   disk_->set(0, block.bytes());
   disk_->set(kMetadataBytes, zero);
@@ -191,6 +197,11 @@ std::vector<std::byte> Node::map() const {
   const uint64_t bytes = map_bytes_for(m.datasize, m.extentsize, disk_->sector_bytes());
   const ConstBytes at = disk_->current().subspan(kMetadataBytes, bytes);
   return {at.begin(), at.end()};
+}
+
+bool Node::map_empty() const {
+  const std::vector<std::byte> bits = map();
+  return std::all_of(bits.begin(), bits.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
 bool Node::logged(std::string_view part) const {
@@ -458,6 +469,9 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   }
   if (role_ != NodeRole::kSecondary) co_return;
   end_life();
+  if (pair_.on_meeting) {
+    pair_.on_meeting({index_, secondary_facts(metadata(), extra(), map_empty(), bootid_), primary});
+  }
   begin_life();
   Life& life = *life_;
   life.slab = take_slab(std::size_t{kRequestsMax} * kPeerRequestBytesMax);

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,6 +37,13 @@ struct PairOptions {
 };
 
 class Node;
+
+/// A secondary is about to decide.
+struct Meeting {
+  int node = 0;  ///< the secondary's
+  SecondaryFacts secondary;
+  PrimaryFacts primary;
+};
 
 /// The engine's host in a test: remembers what it was told.
 struct TestHost : EngineHost {
@@ -100,7 +108,8 @@ class Node {
  public:
   Node(Pair& pair, int index);
 
-  void create();
+  /// `contents_equal`: with the promise that the peer's disk holds the same.
+  void create(bool contents_equal = false);
   /// A new disk in the place of the old one, and `create` on it. The node is in role init.
   void replace_disk();
   MemoryDisk& disk() { return *disk_; }
@@ -129,6 +138,8 @@ class Node {
   ConstBytes data() const;
   Metadata metadata() const;
   Extra extra() const;
+  bool map_empty() const;
+  uint64_t bootid() const { return bootid_; }
   std::vector<std::byte> map() const;
   const std::vector<std::string>& log_lines() const { return log_; }
   bool logged(std::string_view part) const;
@@ -187,6 +198,7 @@ class Pair {
   Random random;
   Trace trace;
   Scope scope;
+  std::function<void(const Meeting&)> on_meeting;
 
   /// Cuts every connection between the nodes; `refuse` also makes new ones fail until `mend`.
   void cut(bool refuse = false);

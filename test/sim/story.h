@@ -1,0 +1,111 @@
+// Short stories of two nodes with very small disks: each write goes to a block of its own, so that
+// what a copy has is a set of writes, and what must not be lost is another one.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sim/pair.h"
+
+namespace hast::test {
+
+/// What a story begins with: two new disks, and nobody has a role.
+struct Beginning {
+  bool original = false;  ///< nobody announces extensions
+  bool async = false;     ///< otherwise fullsync
+  bool promised = false;  ///< both created with the promise of equal contents
+
+  bool operator==(const Beginning&) const = default;
+};
+std::string name_of(const Beginning& beginning);
+bool read_beginning(std::string_view text, Beginning& out);
+
+/// One thing that happens. As text: `wa`, `c`, or with the step of the next set-up after which the
+/// link goes, `Pa/3`.
+struct Event {
+  char what = ' ';
+  int node = 0;
+  unsigned stop = 0;  ///< the link goes when so many things have changed on the disks; 0: never
+
+  bool operator==(const Event&) const = default;
+};
+using Story = std::vector<Event>;
+std::string code_of(const Story& story);
+bool read_story(std::string_view text, Story& out);
+/// In words.
+std::string tell(const Story& story);
+
+/// The facts of one meeting, as words in the order of `fact_names`, and what came of it.
+struct MeetingRow {
+  std::vector<std::string> facts;
+  std::string outcome;
+  std::string truth;  ///< who has a write that the other lacks: "none", "P", "S" or "both"
+};
+const std::vector<std::string>& fact_names();
+
+class World {
+ public:
+  explicit World(const Beginning& beginning);
+
+  /// Could this happen now? Then `happen` makes it happen.
+  bool possible(const Event& event) const;
+  /// False: the set-up was over before it could be stopped there.
+  bool happen(const Event& event);
+  /// All that counts, as text; the same for two worlds in which only the names are exchanged.
+  std::string state() const;
+  /// Those of the last event.
+  const std::vector<MeetingRow>& meetings() const { return meetings_; }
+  const std::vector<std::string>& findings() const { return findings_; }
+  bool full() const { return writes_ >= kWritesMax; }
+  /// A set-up began during the last event.
+  bool met() const { return met_; }
+
+ private:
+  static constexpr unsigned kWritesMax = 28;
+
+  template <typename Condition>
+  bool run(Condition condition, uint64_t limit_us);
+  void carry_out(const Event& event);
+  void write(int node, char how);
+  void flush(int node);
+  void take_power(int node, bool keep);
+  void take_role(int node, bool force);
+  void put_junk(int node);
+  void meet(const Meeting& meeting);
+  void end_meeting();
+  void watch();
+  void settle();
+  void check();
+  bool in_sync(int primary) const;
+  int primary_of_pair() const;
+  uint32_t has(int node) const;
+  uint64_t fingerprint() const;
+  std::string half(int me) const;
+  void find(const std::string& what) { findings_.push_back(what); }
+
+  Beginning beginning_;
+  std::vector<MeetingRow> meetings_;
+  std::vector<std::string> findings_;
+  unsigned writes_ = 0;
+  uint32_t promised_ = 0;       // must not be lost, as far as anybody has it
+  uint32_t flushed_ = 0;        // a client's flush has covered them
+  uint32_t only_sent_ = 0;      // async: the peer may lack them if the primary dies
+  uint32_t unflushed_[2] = {};  // lost by the power cut of the copy that served
+  uint64_t met_at_us_ = 0;
+  std::size_t log_at_ = 0;
+  bool met_ = false;
+  bool open_ = false;  // a meeting whose end is not known yet
+  bool stopped_ = false;
+  int other_ = 0;  // the primary of that meeting
+  unsigned stop_ = 0;
+  unsigned changes_ = 0;
+  uint64_t seen_ = 0;
+  unsigned junk_ = 0;
+  bool forced_[2] = {};
+  Pair pair_;
+};
+
+}  // namespace hast::test
