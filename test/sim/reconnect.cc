@@ -280,15 +280,34 @@ int tell_one(const Witness& witness) {
   return world.findings().empty() ? 0 : 1;
 }
 
-/// The page anew, of the rows that there are.
-int write_page() {
-  Table table;
-  if (!read_rows(table)) return 65;
-  std::ofstream(kPageFile) << page_of(table);
-  return 0;
+void complain(uint64_t& problems, const char* what, const Witness& witness) {
+  ++problems;
+  std::printf("%s\n  %s: %s\n", what, name_of(witness.beginning).c_str(),
+              code_of(witness.story).c_str());
 }
 
-/// Tells the story of every row again: all must come as it is written.
+/// Every story of the table once more.
+uint64_t tell_all(const Table& table, Table& again, uint64_t& meetings) {
+  uint64_t problems = 0;
+  for (const auto& [key, entry] : table.rows) {
+    if (again.rows.contains(key)) continue;  // seen on the way to another one
+    World world(entry.witness.beginning);
+    Witness so_far{entry.witness.beginning, {}};
+    for (const Event& event : entry.witness.story) {
+      so_far.story.push_back(event);
+      world.happen(event);
+      meetings += world.meetings().size();
+      if (event.stop == 0) note_meetings(again, world, so_far);
+    }
+    for (const std::string& what : world.findings()) {
+      const bool listed = table.findings.contains(key_of({what, entry.witness}));
+      if (!listed) complain(problems, what.c_str(), entry.witness);
+    }
+  }
+  return problems;
+}
+
+/// All must come as it is written.
 int replay() {
   Table table;
   if (!read_rows(table)) {
@@ -296,42 +315,45 @@ int replay() {
     return 65;
   }
   Table again;
-  uint64_t problems = 0;
-  const auto complain = [&problems](const char* what, const Witness& witness) {
-    ++problems;
-    std::printf("%s\n  %s: %s\n", what, name_of(witness.beginning).c_str(),
-                code_of(witness.story).c_str());
-  };
+  uint64_t meetings = 0;
+  uint64_t problems = tell_all(table, again, meetings);
   if (text_of_file(kPageFile) != page_of(table)) {
     ++problems;
     std::printf("%s does not say what %s says\n", kPageFile, kRowsFile);
   }
-  uint64_t meetings = 0;
-  for (const auto& [key, entry] : table.rows) {
-    if (again.rows.contains(key)) continue;  // seen on the way to another one
-    World world(entry.witness.beginning);
-    for (const Event& event : entry.witness.story) {
-      world.happen(event);
-      meetings += world.meetings().size();
-      if (event.stop == 0) note_meetings(again, world, entry.witness);
-    }
-    for (const std::string& what : world.findings()) {
-      const bool listed = table.findings.contains(key_of({what, entry.witness}));
-      if (!listed) complain(what.c_str(), entry.witness);
-    }
-  }
   for (const auto& [key, entry] : again.rows) {
     const auto at = table.rows.find(key);
     if (at == table.rows.end()) {
-      complain("a meeting that is not in the table", entry.witness);
+      complain(problems, "a meeting that is not in the table", entry.witness);
     } else if (at->second.outcome != entry.outcome) {
-      complain("another outcome than in the table", entry.witness);
+      complain(problems, "another outcome than in the table", entry.witness);
     }
   }
   for (const auto& [key, entry] : table.rows) {
-    if (!again.rows.contains(key)) complain("the row was not reached", entry.witness);
+    if (!again.rows.contains(key)) complain(problems, "a row was not reached", entry.witness);
+  }
+  for (const auto& [key, found] : again.findings) {
+    complain(problems, found.what.c_str(), found.witness);
   }
   return last_line(0, meetings, again.rows.size(), problems);
+}
+
+/// Writes what comes of the same stories now.
+int write_again() {
+  Table table;
+  if (!read_rows(table)) return 65;
+  Table again;
+  uint64_t meetings = 0;
+  const uint64_t problems = tell_all(table, again, meetings);
+  table.rows = again.rows;
+  std::erase_if(table.findings, [](const auto& known) {
+    World world(known.second.witness.beginning);
+    for (const Event& event : known.second.witness.story) world.happen(event);
+    return std::ranges::find(world.findings(), known.second.what) == world.findings().end();
+  });
+  std::ofstream(kRowsFile) << rows_text(table);
+  std::ofstream(kPageFile) << page_of(table);
+  return last_line(0, meetings, table.rows.size(), problems + again.findings.size());
 }
 
 }  // namespace
@@ -342,7 +364,7 @@ int reconnect(const std::vector<std::string>& words) {
   std::string only;
   for (std::size_t i = 0; i < words.size(); ++i) {
     if (words[i] == "--replay") return replay();
-    if (words[i] == "--page") return write_page();
+    if (words[i] == "--again") return write_again();
     if (words[i] == "--write") {
       write = true;
     } else if (words[i] == "--seconds" && i + 1 < words.size()) {
@@ -357,7 +379,7 @@ int reconnect(const std::vector<std::string>& words) {
     } else {
       std::fprintf(stderr,
                    "usage: hast_sim --reconnect [--seconds N] [--write]\n"
-                   "       hast_sim --reconnect --replay | --page\n"
+                   "       hast_sim --reconnect --replay | --again\n"
                    "       hast_sim --reconnect --story BEGINNING STORY\n");
       return 64;
     }

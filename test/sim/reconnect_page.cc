@@ -35,10 +35,11 @@ bool pure(const Table& table, const Choice& choice, const std::string& outcome) 
   });
 }
 
-/// All values that a fact has in the table.
-Choice values_of(const Table& table) {
+/// All values that a fact has beside such a peer.
+Choice values_of(const Table& table, const std::string& peer) {
   Choice all(fact_names().size());
   for (const auto& [key, entry] : table.rows) {
+    if (key.facts[0] != peer) continue;
     for (std::size_t i = 0; i < all.size(); ++i) all[i].insert(key.facts[i]);
   }
   return all;
@@ -52,10 +53,11 @@ void add_row(Group& group, const RowKey& key, const RowEntry& entry) {
   }
 }
 
-std::vector<Group> groups_of(const Table& table) {
-  const Choice all = values_of(table);
+std::vector<Group> groups_of(const Table& table, const std::string& peer) {
+  const Choice all = values_of(table, peer);
   std::vector<Group> groups;
   for (const auto& [key, entry] : table.rows) {
+    if (key.facts[0] != peer) continue;
     const auto known = std::ranges::find_if(groups, [&key, &entry](const Group& g) {
       return g.outcome == entry.outcome && fits(g.choice, key.facts);
     });
@@ -90,7 +92,7 @@ std::string condition_of(const Choice& choice, const Choice& all) {
   for (std::size_t i = 1; i < choice.size(); ++i) {
     if (choice[i] == all[i]) continue;
     if (!text.empty()) text += "; ";
-    text += fact_names()[i] + " ";
+    text += i == 1 && choice[0].contains("none") ? "the peer " : fact_names()[i] + " ";
     bool first = true;
     for (const std::string& value : choice[i]) {
       if (!first) text += " or ";
@@ -122,9 +124,8 @@ std::string stories_of(const Group& group) {
 }
 
 void put_groups(std::ostringstream& out, const Table& table, const std::string& peer) {
-  const Choice all = values_of(table);
-  std::vector<Group> groups = groups_of(table);
-  std::erase_if(groups, [&peer](const Group& g) { return !g.choice[0].contains(peer); });
+  const Choice all = values_of(table, peer);
+  std::vector<Group> groups = groups_of(table, peer);
   std::ranges::stable_sort(groups, {}, &Group::outcome);
   out << "| What comes of it | If | Who has more | Rows | Shortest story "
          "|\n|---|---|---|---|---|\n";
@@ -134,18 +135,25 @@ void put_groups(std::ostringstream& out, const Table& table, const std::string& 
   }
 }
 
+/// One line for all that differ in what does not count for it.
 void put_false_alarms(std::ostringstream& out, const Table& table) {
-  out << "| Facts | Who has more | Shortest story |\n|---|---|---|\n";
+  std::map<std::vector<std::string>, const Witness*> alarms;
   for (const auto& [key, entry] : table.rows) {
     if (entry.outcome != "refused: split-brain" || key.truth == "both") continue;
     if (key.facts[0] != "ours") continue;
-    std::string facts;
-    for (std::size_t i = 1; i < key.facts.size(); ++i) {
-      if (!facts.empty()) facts += ", ";
-      facts += fact_names()[i] + " " + key.facts[i];
+    const Facts& f = key.facts;
+    const std::string counters = "S:P " + f[4] + ", P:S " + f[5];
+    const Witness*& witness = alarms[{f[1], counters, f[10], f[11], key.truth}];
+    if (witness == nullptr || entry.witness.story.size() < witness->story.size()) {
+      witness = &entry.witness;
     }
-    out << "| " << facts << " | " << key.truth << " | `" << code_of(entry.witness.story) << "` ("
-        << name_of(entry.witness.beginning) << ") |\n";
+  }
+  out << "| Identity | Counters | P knows S | S knows P | Who has more | Shortest story |\n"
+      << "|---|---|---|---|---|---|\n";
+  for (const auto& [facts, witness] : alarms) {
+    for (const std::string& fact : facts) out << "| " << fact << " ";
+    out << "| " << tell(witness->story) << " (`" << code_of(witness->story) << "`, "
+        << name_of(witness->beginning) << ") |\n";
   }
 }
 
@@ -196,7 +204,8 @@ constexpr const char* kLegend = R"(
 - S power, P power: `lost`: its machine went down before all was flushed
 - P knows S: is the state of S's data one that P has had, or has given to S? `S knows P`: the
   other way round; `unknown`: one of them has none to tell
-- who has more: whose disk has, in truth, a write that the other one lacks: P, S, both or none
+- who has more: whose disk has, in truth, a write that the other one lacks: P, S, both or none;
+  also one that was never acknowledged, or that an operator gave up
 
 A story: `S` secondary, `P` primary, `F` primary -f, `w` write, `f` flush, `u` dies in a write
 that its own disk has, `v` dies in a write that its peer has, `x` dies, `l` loses power and what
@@ -204,7 +213,8 @@ was not flushed, `k` loses power and nothing else, `N` gets a new disk, each wit
 `c` the link goes, `m` it comes back; `/3`: it goes again when three things have changed on the
 disks.
 
-To see one: `npm run sim:reconnect -- --story ours "Sb Pa wa c wa xa Pb wb m Sa"`.
+After a change of the engine, `npm run sim:reconnect -- --again` writes what comes of the same
+stories now. To see one: `npm run sim:reconnect -- --story ours "Sb Pa wa c wa xa Pb wb m Sa"`.
 
 )";
 
@@ -225,11 +235,14 @@ std::string page_of(const Table& table) {
       << " `-f`, a death in a write and a set-up that is cut off count two.\n";
   out << kLegend << "## Between nodes of ours\n\n";
   put_groups(out, table, "ours");
-  out << "\n### Split-brain, though not both have more\n\nIn truth nothing stands against a copy, "
-         "but no "
-      << "node can know: what one had written alone was lost with its power, or given up.\n\n";
+  out << "\n### Split-brain, though not both have more\n\n"
+      << "Both count as having written alone, but in truth one copy has all: what the other one "
+         "had\n"
+      << "is gone with its power, was only counted, or was nothing yet.\n\n";
   put_false_alarms(out, table);
-  out << "\n### What should not be\n\n";
+  out << "\n## Asked to lead, and no secondary is there\n\nThe peer is called S here, too.\n\n";
+  put_groups(out, table, "none");
+  out << "\n## What should not be\n\n";
   put_findings(out, table, false);
   out << "\n## Beside an original\n\nIt has counters and maps, and nothing else. Facts that it "
          "cannot tell "

@@ -146,8 +146,8 @@ std::string tell(const Story& story) {
 
 const std::vector<std::string>& fact_names() {
   static const std::vector<std::string> names = {
-      "peer",   "identity", "promise", "S map",   "S:P counters", "P:S counters",
-      "S copy", "S power",  "P copy",  "P power", "P knows S",    "S knows P"};
+      "peer",    "identity", "promise", "S map",     "S:P counters", "P:S counters", "S copy",
+      "S power", "P copy",   "P power", "P knows S", "S knows P",    "P was"};
   return names;
 }
 
@@ -323,15 +323,26 @@ void World::take_power(int node, bool keep) {
 
 void World::take_role(int node, bool force) {
   Node& n = pair_.node(node);
-  const Extra before = n.extra();
-  const bool doubtful = before.sync_target || before.local_stale || before.lost_cache(n.bootid());
   forced_[node] = force;
   n.become_primary(force);
+  const Extra before = n.extra();  // as the role before has left it
+  const Role was = n.metadata().prevrole;
+  doubtful_[node] = before.sync_target || before.local_stale || before.lost_cache(n.bootid());
+  starting_[node] = true;
   const Life* const life = n.life();
   run([&] { return n.life() != life || life->started || life->ended; }, 60 * kSecond);
-  if (!n.serving()) return;
+  note_alone(node, force ? " -f" : "", before, was);
+  begin_serving(node);
+}
+
+/// What is promised no longer once this copy serves.
+void World::begin_serving(int node) {
+  Node& n = pair_.node(node);
+  if (n.role() != NodeRole::kPrimary) starting_[node] = false;
+  if (!starting_[node] || !n.serving()) return;
+  starting_[node] = false;
   const uint32_t own = has(node);
-  if (force && doubtful) promised_ &= own;  // the operator has said so
+  if (forced_[node] && doubtful_[node]) promised_ &= own;  // the operator has said so
   if (beginning_.async) promised_ &= ~(only_sent_ & ~own);
   if (!n.primary()->stats().complete) promised_ &= ~(unflushed_[node] & ~own);
 }
@@ -379,13 +390,12 @@ void World::meet(const Meeting& meeting) {
   f.push_back(lost ? "lost" + force : "kept");
   f.emplace_back(line_of(p.generations, s.generations));
   f.emplace_back(line_of(s.generations, p.generations));
+  f.emplace_back("-");
   const Decision decision = decide(s, p);
   row.outcome = outcome_of(decision);
+  row.truth = truth(other_);
   const uint32_t of_s = has(meeting.node);
   const uint32_t of_p = has(other_);
-  const bool s_more = (of_s & ~of_p) != 0;
-  const bool p_more = (of_p & ~of_s) != 0;
-  row.truth = s_more && p_more ? "both" : s_more ? "S" : p_more ? "P" : "none";
   const bool diverged = (promised_ & of_s & ~of_p) != 0 && (promised_ & of_p & ~of_s) != 0;
   if (diverged && decision.refusal == Refusal::kNone && !beginning_.original) {
     find("diverged, and not refused");
@@ -395,6 +405,39 @@ void World::meet(const Meeting& meeting) {
   met_ = open_ = true;
   met_at_us_ = pair_.loop.now_us();
   if (changes_ == 0) seen_ = fingerprint();
+}
+
+/// Who has a write that the other one lacks?
+std::string World::truth(int primary) const {
+  const uint32_t of_p = has(primary);
+  const uint32_t of_s = has(1 - primary);
+  const bool p_more = (of_p & ~of_s) != 0;
+  const bool s_more = (of_s & ~of_p) != 0;
+  return s_more && p_more ? "both" : s_more ? "S" : p_more ? "P" : "none";
+}
+
+/// Asked to be primary, and no secondary was met.
+void World::note_alone(int node, const std::string& force, const Extra& own, Role was) {
+  Node& n = pair_.node(node);
+  Node& peer = pair_.node(1 - node);
+  const Life* const life = n.life();
+  if (met_ || life == nullptr || !(life->started || life->ended)) return;
+  MeetingRow row;
+  row.facts.assign(fact_names().size(), "-");
+  row.facts[0] = "none";
+  row.facts[1] = pair_.link_down()                   ? "no link"
+                 : peer.role() == NodeRole::kPrimary ? "is primary"
+                                                     : "has no role";
+  row.facts[8] = std::string(copy_of(own)) + force;
+  row.facts[9] = own.lost_cache(n.bootid()) ? "lost" : "kept";
+  row.facts[12] = role_name(was);
+  const std::string_view why = life->failure.text;
+  row.outcome = life->serving                             ? "leads alone"
+                : why.find("peer is primary") != why.npos ? "refused: the peer is primary"
+                : why.find("went down") != why.npos       ? "refused: power lost as secondary"
+                                                          : "refused: P incomplete";
+  row.truth = truth(node);
+  meetings_.push_back(std::move(row));
 }
 
 void World::end_meeting() {
@@ -430,6 +473,12 @@ bool World::in_sync(int primary) const {
 }
 
 void World::settle() {
+  for (int node = 0; node < 2; ++node) {
+    if (!starting_[node] || stopped_) continue;  // a set-up was cut off while it started
+    Node& n = pair_.node(node);
+    run([&n] { return n.serving() || n.role() != NodeRole::kPrimary; }, 60 * kSecond);
+    begin_serving(node);
+  }
   const int primary = primary_of_pair();
   const bool meets = primary >= 0 && !pair_.link_down() && !stopped_;
   if (meets) {

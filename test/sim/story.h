@@ -73,9 +73,12 @@ class World {
   void flush(int node);
   void take_power(int node, bool keep);
   void take_role(int node, bool force);
+  void begin_serving(int node);
   void put_junk(int node);
   void meet(const Meeting& meeting);
   void end_meeting();
+  std::string truth(int primary) const;
+  void note_alone(int node, const std::string& force, const Extra& own, Role was);
   void watch();
   void settle();
   void check();
@@ -105,6 +108,8 @@ class World {
   uint64_t seen_ = 0;
   unsigned junk_ = 0;
   bool forced_[2] = {};
+  bool doubtful_[2] = {};  // the copy that was made primary last
+  bool starting_[2] = {};
   Pair pair_;
 };
 
