@@ -283,6 +283,7 @@ void World::carry_out(const Event& event) {
 void World::write(int node, char how) {
   Node& n = pair_.node(node);
   const unsigned number = writes_++;
+  served_[node] = true;
   const uint32_t bit = 1u << number;
   const Pair::Operation* const operation =
       pair_.begin(n, RequestOp::kWrite, uint64_t{number} * kBlock, kBlock, block_of(number));
@@ -341,6 +342,7 @@ void World::begin_serving(int node) {
   if (n.role() != NodeRole::kPrimary) starting_[node] = false;
   if (!starting_[node] || !n.serving()) return;
   starting_[node] = false;
+  served_[node] = true;
   const uint32_t own = has(node);
   if (forced_[node] && doubtful_[node]) promised_ &= own;  // the operator has said so
   if (beginning_.async) promised_ &= ~(only_sent_ & ~own);
@@ -399,6 +401,10 @@ void World::meet(const Meeting& meeting) {
   const bool diverged = (promised_ & of_s & ~of_p) != 0 && (promised_ & of_p & ~of_s) != 0;
   if (diverged && decision.refusal == Refusal::kNone && !beginning_.original) {
     find("diverged, and not refused");
+  }
+  const bool both_served = fresh || (served_[0] && served_[1]);
+  if (decision.refusal == Refusal::kSplitBrain && !beginning_.original && !both_served) {
+    find("split-brain, and one of them has not served since they were in sync");
   }
   meetings_.push_back(std::move(row));
   log_at_ = primary.log_lines().size();
@@ -503,12 +509,14 @@ void World::check() {
   }
   const std::string unmarked = uncovered_difference(pair_);
   if (!unmarked.empty()) find("the nodes differ, and nothing says so");
+  for (int node = 0; node < 2; ++node) served_[node] |= pair_.node(node).serving();
   const int primary = primary_of_pair();
   if (primary < 0 || pair_.link_down() || !pair_.node(primary).primary()->stats().complete) return;
   if (!in_sync(primary)) return;
   if (!pair_.equal()) find("in sync, and not equal");
   if ((promised_ & ~has(primary)) != 0) find("in sync, without what was promised");
   only_sent_ = 0;
+  served_[0] = served_[1] = false;
   flushed_ &= promised_;
 }
 

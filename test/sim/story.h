@@ -110,6 +110,7 @@ class World {
   bool forced_[2] = {};
   bool doubtful_[2] = {};  // the copy that was made primary last
   bool starting_[2] = {};
+  bool served_[2] = {};  // since the two were in sync
   Pair pair_;
 };
 
