@@ -307,6 +307,12 @@ uint64_t tell_all(const Table& table, Table& again, uint64_t& meetings) {
   return problems;
 }
 
+bool still_found(const FoundIn& found) {
+  World world(found.witness.beginning);
+  for (const Event& event : found.witness.story) world.happen(event);
+  return std::ranges::find(world.findings(), found.what) != world.findings().end();
+}
+
 /// All must come as it is written.
 int replay() {
   Table table;
@@ -332,6 +338,9 @@ int replay() {
   for (const auto& [key, entry] : table.rows) {
     if (!again.rows.contains(key)) complain(problems, "a row was not reached", entry.witness);
   }
+  for (const auto& [key, found] : table.findings) {
+    if (!still_found(found)) complain(problems, "mended, and still listed", found.witness);
+  }
   for (const auto& [key, found] : again.findings) {
     complain(problems, found.what.c_str(), found.witness);
   }
@@ -346,11 +355,7 @@ int write_again() {
   uint64_t meetings = 0;
   const uint64_t problems = tell_all(table, again, meetings);
   table.rows = again.rows;
-  std::erase_if(table.findings, [](const auto& known) {
-    World world(known.second.witness.beginning);
-    for (const Event& event : known.second.witness.story) world.happen(event);
-    return std::ranges::find(world.findings(), known.second.what) == world.findings().end();
-  });
+  std::erase_if(table.findings, [](const auto& known) { return !still_found(known.second); });
   std::ofstream(kRowsFile) << rows_text(table);
   std::ofstream(kPageFile) << page_of(table);
   return last_line(0, meetings, table.rows.size(), problems + again.findings.size());
