@@ -195,12 +195,9 @@ int run(const Wish& wish) {
     std::fprintf(stderr,
                  "usage: hast_sim --seconds N [--seed S] [--jobs N]\n"
                  "       hast_sim --seed S [--steps WHICH] [--hash]\n"
-                 "       hast_sim --seed S --count N
-"
-                 "       hast_sim --kept FILE
-"
-                 "       hast_sim --reconnect [WORD]...
-");
+                 "       hast_sim --seed S --count N\n"
+                 "       hast_sim --kept FILE\n"
+                 "       hast_sim --reconnect [WORD]...\n");
     return 64;
   }
   if (!wish.kept.empty()) return run_kept(wish.kept);
