@@ -614,6 +614,11 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'engine/primary.cc',
     find: 'if (attempt.source != SyncSource::kSecondary) stale_recorded_ = false;',
     replace: '',
+    and: {
+      file: 'engine/primary_io.cc',
+      find: 'const bool here = recorded || peer_knows_all();',
+      replace: 'const bool here = true;',
+    },
   },
   {
     guard: 'stale-is-not-recorded-here-alone',

@@ -564,7 +564,12 @@ Task<void> Primary::drain() {
 
 /// What an earlier life has acknowledged alone, and this one had no time to hand on.
 bool Primary::unmet_in_async() const {
-  return settings_.replication == Replication::kAsync && !met_ &&
+  return settings_.replication == Replication::kAsync && unmet_without_its_disk();
+}
+
+/// What an earlier life has acknowledged may be on no disk of the peer, which was not met since.
+bool Primary::unmet_without_its_disk() const {
+  return settings_.replication != Replication::kFullsync && !met_ &&
          !metadata_.extra().lost_cache(config_.bootid);
 }
 

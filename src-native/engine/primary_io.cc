@@ -619,7 +619,7 @@ Task<int> Primary::flush_both() {
   if (peer != 0 || link == nullptr) {
     if (local != 0 || local_detached_) co_return -EIO;
     // What is promised from here on, the peer may never have been given.
-    const bool alone = unmet_in_async() && map_->sync_count() > 0;
+    const bool alone = started_ && unmet_without_its_disk() && map_->sync_count() > 0;
     const int counted = alone ? co_await ensure_counted() : 0;  // guard:count-before-lone-flush
     co_return counted;
   }

@@ -599,8 +599,8 @@ TEST(failure,
   Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, 8192, 4096, pattern(8, 4096));
   const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
   CHECK(pair.loop.run_until(given_up, kSecond));
-  pair.cut();
-  pair.b().life()->disk->release();
+  pair.b().crash();  // without having heard
+  pair.b().become_secondary();
   CHECK(pair.loop.run_until([write] { return write->done; }, 60 * kSecond));
   CHECK(pair.loop.run_until([&pair] { return !pair.b().extra().sync_target; }, 60 * kSecond));
   switch_roles(pair);
@@ -614,7 +614,8 @@ TEST(failure, "given up, the peer not told that it has all, and restarted: no de
   const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
   CHECK(pair.loop.run_until(given_up, kSecond));
   pair.cut(true);
-  pair.b().life()->disk->release();
+  pair.b().crash();
+  pair.b().become_secondary();
   pair.loop.advance(2 * kSecond);
   pair.a().crash();
   pair.mend();
@@ -628,7 +629,8 @@ TEST(failure, "a flush that fails before the peer knows that it has all is no de
   Pair pair;
   copied_and_untold(pair);
   pair.cut(true);
-  pair.b().life()->disk->release();
+  pair.b().crash();
+  pair.b().become_secondary();
   pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
   CHECK_EQ(pair.flush(pair.a()), EIO);
   pair.a().become_init();

@@ -10,6 +10,7 @@ namespace hast::test {
 
 namespace {
 constexpr uint64_t kSecond = 1'000'000;
+constexpr uint64_t kDataAt = 1u << 20;  // where user data begin on the disk
 
 /// Steps until the node has so many writes in flight at the disk.
 void until_on_disk(Pair& pair, Node& node, std::size_t count) {
@@ -1049,6 +1050,45 @@ TEST(loss,
   CHECK_EQ(pair.flush(pair.a()), 0);
   pair.a().power_cut(0);
   pair.mend();
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK(read_back(pair, pair.a(), 4096, 4096) == pattern(7, 4096));
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
+}
+
+TEST(loss, "async: a start that is refused, with the peer primary, counts nothing (7)") {
+  PairOptions options;
+  options.replication = Replication::kAsync;
+  Pair pair(options);
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.a().crash();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  pair.a().become_primary();
+  CHECK(pair.loop.run_until([&] { return pair.a().role() == NodeRole::kInit; }, 60 * kSecond));
+  CHECK_EQ(pair.write(pair.b(), 8192, pattern(8, 4096)), 0);
+  pair.a().become_secondary();
+  CHECK(pair.settle(pair.b()));
+  CHECK(pair.equal());
+}
+
+TEST(loss, "memsync: what only a restarted primary has is promised by its FLUSH for good (7)") {
+  PairOptions options;
+  options.replication = Replication::kMemsync;
+  Pair pair(options);
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), 0, pattern(6, 4096)), 0);  // the extent is marked now
+  pair.b().life()->disk->hold(FaultComponent::kWrite, kDataAt);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.b().crash();
+  pair.a().crash();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  pair.a().power_cut(0);
   pair.b().become_secondary();
   pair.a().become_primary();
   CHECK(pair.run_until_serving(pair.a()));
