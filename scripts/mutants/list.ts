@@ -612,7 +612,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'stale-is-told-again',
     file: 'engine/primary.cc',
-    find: 'if (attempt.source != SyncSource::kSecondary) stale_recorded_ = false;',
+    find: 'if (peer_is_ours_ && attempt.source != SyncSource::kSecondary) stale_recorded_ = false;',
     replace: '',
     and: {
       file: 'engine/primary_io.cc',

@@ -52,7 +52,7 @@ class RingDialer final : public Dialer {
       target.timeout_us = end_us - now;
       target.user_timeout_ms = timeout_ms;
       rc = co_await connect_tcp(ring_, target, out, &cancel_);
-      if (rc == 0) co_return 0;
+      if (rc == 0 || rc == -ECANCELED) co_return rc;
     }
     co_return rc;
   }

@@ -260,7 +260,9 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
          link.settings().version, link.settings().extended ? ", extended" : "");
     host_.event(EventName::kConnect);
     attached_waiters_.wake_all();
-    // To this peer it may be possible.
+    // One of ours that does not take its copy for the good one has not heard that it is:
+    // guard:stale-is-told-again
+    if (peer_is_ours_ && attempt.source != SyncSource::kSecondary) stale_recorded_ = false;
     if (local_detached_ && !stale_recorded_) scope_.spawn(record_stale());
     const bool whole = map_->sync_count() == map_->extent_count();
     // What a disk gives back that was given up need not be stored: guard:peer-stale-is-written
@@ -318,9 +320,6 @@ int Primary::adopt_without_disk(const Attempt& attempt) {
     return -EINVAL;
   }
   hear_generation(attempt);
-  // It does not take its copy for the good one, as it has not heard of it:
-  // guard:stale-is-told-again
-  if (attempt.source != SyncSource::kSecondary) stale_recorded_ = false;
   needs_peer_ = true;
   source_ = SyncSource::kSecondary;
   return 0;

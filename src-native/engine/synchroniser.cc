@@ -246,10 +246,11 @@ Task<bool> Synchroniser::finish_pass() {
   if (rc != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
   if (p.local_detached_) co_return false;
   p.needs_peer_ = false;
-  p.whole_untold_ = p.source_ == SyncSource::kSecondary;
+  const bool from_peer = p.source_ == SyncSource::kSecondary;
   // guard:whole-is-no-target: should the peer refuse the end, what it lacks by then is here.
-  if (p.source_ == SyncSource::kSecondary) p.source_ = SyncSource::kPrimary;
+  if (from_peer) p.source_ = SyncSource::kPrimary;
   if (p.link_->settings().extended) {
+    p.whole_untold_ = from_peer;
     Signal done;
     const uint64_t offered = p.metadata_.extra().generation;
     p.link_->ask_sync_done(done, offered);
@@ -258,7 +259,6 @@ Task<bool> Synchroniser::finish_pass() {
     if (told != 0 || stopped_) co_return false;
     p.peer_generation_ = offered;
   }
-  p.whole_untold_ = false;
   p.source_ = SyncSource::kNone;
   co_return true;
 }

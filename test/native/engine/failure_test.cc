@@ -3,15 +3,11 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "harness.h"
-#include "sim/pair.h"
+#include "engine/stories.h"
 
 namespace hast::test {
 
 namespace {
-
-constexpr uint64_t kDataAt = 1u << 20;  // where user data begin on the disk
-constexpr uint64_t kSecond = 1'000'000;
 
 FaultComponent::Fault data_fault(uint32_t kinds, uint64_t times = UINT64_MAX) {
   return {kinds, -EIO, times, kDataAt, UINT64_MAX};
@@ -545,9 +541,9 @@ TEST(failure, "the only good copy that fails a write is not taken for an incompl
   CHECK(pair.run_until_serving(pair.b()));
 }
 
-TEST(failure,
-     "once the primary is whole again, a write that the secondary fails counts (rule 16)") {
-  Pair pair;
+namespace {
+/// Node a as the primary that gets from node b what that has written alone.
+void repair_one_block(Pair& pair) {
   pair.connect();
   pair.a().crash();
   pair.b().become_init();
@@ -557,6 +553,13 @@ TEST(failure,
   pair.b().become_secondary();
   pair.a().become_primary();
   CHECK(pair.run_until_serving(pair.a()));
+}
+}  // namespace
+
+TEST(failure,
+     "once the primary is whole again, a write that the secondary fails counts (rule 16)") {
+  Pair pair;
+  repair_one_block(pair);
   CHECK(pair.settle(pair.a()));
   pair.b().life()->disk->add_fault(data_fault(FaultComponent::kWrite));
   CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
@@ -643,15 +646,7 @@ TEST(failure, "a flush that fails before the peer knows that it has all is no de
 
 TEST(failure, "what the only good copy fails while it is told of a second one is no success (16)") {
   Pair pair;
-  pair.connect();
-  pair.a().crash();
-  pair.b().become_init();
-  pair.b().become_primary();
-  CHECK(pair.run_until_serving(pair.b()));
-  CHECK_EQ(pair.write(pair.b(), 4096, pattern(5, 4096)), 0);
-  pair.b().become_secondary();
-  pair.a().become_primary();
-  CHECK(pair.run_until_serving(pair.a()));
+  repair_one_block(pair);
   // Its own word that the pass has ended cannot be stored yet there; here it is.
   pair.b().life()->disk->hold(FaultComponent::kWrite, 0, 4096);
   CHECK(pair.loop.run_until([&] { return !pair.a().extra().sync_target; }, 10 * kSecond));

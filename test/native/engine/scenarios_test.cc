@@ -375,11 +375,7 @@ TEST(scenarios, "two incomplete copies keep what they have marked") {
   pair.a().become_init();
   pair.b().become_init();
   for (Node* node : {&pair.a(), &pair.b()}) {
-    const auto block = MetadataBlock::decode(node->disk().current().first(kMetadataBytes));
-    REQUIRE(block.has_value());
-    Extra extra = block->extra();
-    extra.sync_target = true;
-    node->disk().set(0, block->plan_update(block->metadata(), extra, 512).after.bytes());
+    flag_incomplete(*node);
     std::vector<std::byte> map = node->map();
     map[0] = node == &pair.a() ? std::byte{0x0f} : std::byte{0x3c};
     node->disk().set(kMetadataBytes, map);

@@ -39,6 +39,15 @@ inline void part(Pair& pair) {
   pair.loop.advance(kSecond / 10);
 }
 
+/// As if a pass to this node, which is in role init, had never finished.
+inline void flag_incomplete(Node& node) {
+  const auto block = MetadataBlock::decode(node.disk().current().first(kMetadataBytes));
+  REQUIRE(block.has_value());
+  Extra extra = block->extra();
+  extra.sync_target = true;
+  node.disk().set(0, block->plan_update(block->metadata(), extra, 512).after.bytes());
+}
+
 inline bool said_split_brain(Node& node) {
   if (node.life() == nullptr) return false;
   const std::vector<EventName>& events = node.life()->host.events;
