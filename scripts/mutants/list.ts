@@ -893,7 +893,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'whole-is-no-target',
     file: 'engine/synchroniser.cc',
-    find: 'if (p.source_ == SyncSource::kSecondary) p.source_ = SyncSource::kPrimary;',
+    find: 'if (from_peer) p.source_ = SyncSource::kPrimary;',
     replace: '',
   },
   {

@@ -583,6 +583,13 @@ void copied_and_untold(Pair& pair) {
   pair.loop.advance(kSecond / 10);
 }
 
+/// Node b goes and comes back, and what it was about to write down is lost.
+void forget_the_end(Pair& pair) {
+  pair.b().power_cut(0);
+  CHECK(pair.b().extra().sync_target);
+  pair.b().become_secondary();
+}
+
 /// The two change roles and come together.
 void switch_roles(Pair& pair) {
   pair.a().become_secondary();
@@ -602,8 +609,7 @@ TEST(failure,
   Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, 8192, 4096, pattern(8, 4096));
   const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
   CHECK(pair.loop.run_until(given_up, kSecond));
-  pair.b().crash();  // without having heard
-  pair.b().become_secondary();
+  forget_the_end(pair);
   CHECK(pair.loop.run_until([write] { return write->done; }, 60 * kSecond));
   CHECK(pair.loop.run_until([&pair] { return !pair.b().extra().sync_target; }, 60 * kSecond));
   switch_roles(pair);
@@ -617,8 +623,7 @@ TEST(failure, "given up, the peer not told that it has all, and restarted: no de
   const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
   CHECK(pair.loop.run_until(given_up, kSecond));
   pair.cut(true);
-  pair.b().crash();
-  pair.b().become_secondary();
+  forget_the_end(pair);
   pair.loop.advance(2 * kSecond);
   pair.a().crash();
   pair.mend();
@@ -632,8 +637,7 @@ TEST(failure, "a flush that fails before the peer knows that it has all is no de
   Pair pair;
   copied_and_untold(pair);
   pair.cut(true);
-  pair.b().crash();
-  pair.b().become_secondary();
+  forget_the_end(pair);
   pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
   CHECK_EQ(pair.flush(pair.a()), EIO);
   pair.a().become_init();
@@ -647,14 +651,22 @@ TEST(failure, "a flush that fails before the peer knows that it has all is no de
 TEST(failure, "what the only good copy fails while it is told of a second one is no success (16)") {
   Pair pair;
   repair_one_block(pair);
-  // Its own word that the pass has ended cannot be stored yet there; here it is.
-  pair.b().life()->disk->hold(FaultComponent::kWrite, 0, 4096);
-  CHECK(pair.loop.run_until([&] { return !pair.a().extra().sync_target; }, 10 * kSecond));
-  pair.b().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  FaultComponent& ours = *pair.a().life()->disk;
+  FaultComponent& theirs = *pair.b().life()->disk;
+  // All is copied and flushed; that it is so is written down here only when a write is under way.
+  ours.hold(FaultComponent::kWrite, 0, 4096);
+  pair.loop.advance(kSecond / 10);
+  theirs.hold(FaultComponent::kWrite, kDataAt);
   Pair::Operation* write = pair.begin(pair.a(), RequestOp::kWrite, 4096, 4096, pattern(7, 4096));
+  pair.loop.advance(kSecond / 10);
+  CHECK(pair.a().extra().sync_target);
+  ours.release();
+  pair.loop.advance(kSecond / 10);
+  CHECK(!pair.a().extra().sync_target && !write->done);
+  theirs.add_fault(data_fault(FaultComponent::kWrite, 1));
+  theirs.release();
   CHECK(pair.loop.run_until([&] { return write->done; }, kSecond));
   CHECK_EQ(write->error, EIO);
-  pair.b().life()->disk->release();
   CHECK(pair.settle(pair.a()));
   CHECK(pair.equal());
 }
