@@ -1010,6 +1010,26 @@ TEST(loss, "refused at its end, a pass from the peer is not repeated over what c
   CHECK(answered > 0);
 }
 
+TEST(loss, "nor is one whose end the peer could not write down (16)") {
+  uint32_t answered = 0;
+  for (uint64_t times = 1; times <= 8; ++times) {
+    PairOptions options;
+    options.seed = times;
+    Pair pair(options);
+    repair_from_peer(pair);
+    FaultComponent& theirs = *pair.b().life()->disk;
+    theirs.add_fault({FaultComponent::kWrite, -EIO, times, 0, 4096});
+    CHECK(pair.loop.run_until([&] { return !pair.a().extra().sync_target; }, 10 * kSecond));
+    pair.loop.advance(kSecond / 100);
+    theirs.add_fault({FaultComponent::kWrite, -EIO, 1, kDataAt, UINT64_MAX});
+    if (pair.write(pair.a(), 4096, pattern(times, 4096)) == 0) ++answered;
+    CHECK(pair.settle(pair.a()));
+    CHECK(pair.equal());
+    CHECK_EQ(read_back(pair, pair.a(), 4096, 4096), pattern(times, 4096));
+  }
+  CHECK(answered > 0);
+}
+
 TEST(loss, "a chunk that is stored after the peer has gone leaves its extent marked (rule 1)") {
   Pair pair;
   repair_from_peer(pair);
