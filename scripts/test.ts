@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { stripVTControlCharacters } from 'node:util';
+import { readableTree } from './readable-tree.ts';
 
 process.chdir(new URL('..', import.meta.url).pathname);
 
@@ -19,6 +20,8 @@ interface Phase {
   readonly command: readonly string[];
   readonly minutes: number;
   readonly environment?: Readonly<Record<string, string>>;
+  /** It starts daemons, whose workers must be able to read where it runs. */
+  readonly daemons?: boolean;
   /** Reads the counts of what the command printed; undefined when they are not there. */
   readonly count: (output: string) => Counts | undefined;
 }
@@ -118,8 +121,17 @@ function uvuPhases(): Phase[] {
   folders.sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
   return [
     uvu('suites', 'test', '^[^/]*\\.test\\.ts$'),
-    ...folders.map((folder) => uvu(`suites ${folder}`, `test/${folder}`, '\\.test\\.ts$')),
+    ...folders.map((folder) => ({
+      ...uvu(`suites ${folder}`, `test/${folder}`, '\\.test\\.ts$'),
+      daemons: true,
+    })),
   ];
+}
+
+let found: string | undefined;
+function place(): string {
+  found ??= readableTree();
+  return found;
 }
 
 /** Runs one command, showing and keeping its output. A late one is killed with its children. */
@@ -129,6 +141,7 @@ function run(phase: Phase): Promise<{ output: string; problem: string | undefine
     const child = spawn(file, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
       detached: true,
+      cwd: phase.daemons === true ? place() : '.',
       env: { ...process.env, ...phase.environment },
     });
     let output = '';

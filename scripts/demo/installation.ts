@@ -25,6 +25,11 @@ function canRun(root: string, uid: number, gid: number): boolean {
   return spawnSync(process.execPath, [program, '--check'], options).status === 0;
 }
 
+/** Whether workers that root starts could run from there; of anybody else they always can. */
+export function workersCanRun(root: string): boolean {
+  return process.getuid?.() !== 0 || canRun(root, numberOf('-u'), numberOf('-g'));
+}
+
 /** What hastd needs to run, and nothing of what it is built with. */
 async function copyTo(root: string): Promise<void> {
   const listed = await run('npm', ['--prefix', ROOT, 'ls', '--omit=dev', '--all', '--parseable']);
