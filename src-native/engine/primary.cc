@@ -541,7 +541,7 @@ Task<void> Primary::drain() {
     // What the peer may lack and no counter speaks of would be overwritten if the peer became
     // primary.
     co_await note_failed_flush();  // guard:failed-flush-outlives-the-role
-    const bool lacking = map_->sync_count() > 0 && (peer_lacks_ || attached() || unmet_in_async());
+    const bool lacking = map_->sync_count() > 0 && (peer_lacks_ || attached());
     const bool stale = metadata_.extra().local_stale;
     if (lacking && started_ && !needs_peer_ && !local_detached_ && !stale) {
       co_await ensure_counted();  // guard:count-before-demotion
@@ -559,11 +559,6 @@ Task<void> Primary::drain() {
   reconnect_.wake();
   tick_timer_.wake();
   co_await scope_.join();
-}
-
-/// What an earlier life has acknowledged alone, and this one had no time to hand on.
-bool Primary::unmet_in_async() const {
-  return settings_.replication == Replication::kAsync && unmet_without_its_disk();
 }
 
 /// What an earlier life has acknowledged may be on no disk of the peer, which was not met since.

@@ -95,7 +95,6 @@ class Primary : public Provider, private LinkEvents {
   Task<void> note_boot();
   Task<void> note_clean();
   Task<void> note_failed_flush();
-  bool unmet_in_async() const;
   bool unmet_without_its_disk() const;
   Task<void> attempt_once(Attempt& attempt);
   Task<void> keep_connected(std::unique_ptr<Attempt> first);

@@ -161,18 +161,22 @@ TEST(loss, "what the peer had not flushed is copied again when it lost power (ru
 }
 
 TEST(loss, "demoted before the peer got back what it lost: the good copy wins") {
-  Pair pair;
-  pair.connect();
-  const auto bytes = pattern(2, 131072);
-  CHECK_EQ(pair.write(pair.a(), 0, bytes), 0);
-  pair.b().power_cut(4);
-  CHECK(!pair.equal());
-  pair.a().become_secondary();
-  pair.b().become_primary();
-  CHECK(pair.run_until_serving(pair.b()));
-  CHECK(read_back(pair, pair.b(), 0, 131072) == bytes);
-  CHECK(pair.settle(pair.b()));
-  CHECK(pair.equal());
+  for (const bool original : {false, true}) {  // beside an original, only counters can say so
+    PairOptions options;
+    options.original_peer = original;
+    Pair pair(options);
+    pair.connect();
+    const auto bytes = pattern(2, 131072);
+    CHECK_EQ(pair.write(pair.a(), 0, bytes), 0);
+    pair.b().power_cut(4);
+    CHECK(!pair.equal());
+    pair.a().become_secondary();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    CHECK(read_back(pair, pair.b(), 0, 131072) == bytes);
+    CHECK(pair.settle(pair.b()));
+    CHECK(pair.equal());
+  }
 }
 
 TEST(loss, "what a secondary called received is carried out and flushed at the end (R-17)") {
