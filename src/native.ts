@@ -127,6 +127,8 @@ export interface PeerHello {
   readonly lostCache: boolean;
   /** Its own copy is stale or half written. */
   readonly incomplete: boolean;
+  /** With `lostCache`: it was the primary when its machine went down. */
+  readonly led: boolean;
   readonly epoch: bigint;
   readonly bootid: bigint;
   /** Which data the primary has, and which ones the peer may have; 0: unknown. */

@@ -21,12 +21,12 @@ const KINDS: readonly Kind[] = [
   { files: /^engine\//, statement: /map_store_->(store|store_all|overwrite)\(/ },
   { files: /^engine\//, statement: /\bdisk_\.flush\(|flush_covering\(|ask_flush\(/ },
   { files: /^engine\//, statement: /\bensure_counted\(|\bask_stale\(|\bbecome_good\(/ },
-  { files: /^engine\//, statement: /\bnote_(boot|failed_flush|incomplete)\(/ },
+  { files: /^engine\//, statement: /\bnote_(life|failed_flush|incomplete)\(/ },
   // Marked.
   { files: /^engine\//, statement: /->(mark_sync|merge|peer_lost)\(/ },
   { files: /^engine\//, statement: /->(write_end|sync_end|flush_end)\(/ },
   { files: /^engine\//, statement: /\bids\.(begin|offer|agree|hear)\(/ },
-  { files: /^engine\//, statement: /\bextra\.(sync_target|local_stale|peer_stale|boot) = / },
+  { files: /^engine\//, statement: /\bextra\.(sync_target|local_stale|peer_stale|boot|ahead) = / },
   { files: /^engine\//, statement: /\bmetadata\.(resuid|localcnt|remotecnt) = |\+\+metadata\./ },
   { files: /^engine\//, statement: /MapAnswer::kFull;|\? MapAnswer::k/ },
   // Refused.

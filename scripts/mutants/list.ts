@@ -16,7 +16,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'boot-before-serving',
     file: 'engine/primary.cc',
-    find: 'if (serve) co_await note_boot();',
+    find: 'if (serve) co_await note_life();',
     replace: '',
   },
   {
@@ -24,6 +24,12 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'engine/primary.cc',
     find: 'if (attempt->kind != AttemptKind::kBusy || config_.force) break;',
     replace: 'break;',
+  },
+  {
+    guard: 'called-off-counts-nothing',
+    file: 'engine/primary.cc',
+    find: 'if (stopping_) {  // guard:called-off-counts-nothing',
+    replace: 'if (false) {',
   },
   {
     guard: 'incomplete-is-not-promoted',
@@ -34,7 +40,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'power-cut-secondary-is-not-promoted',
     file: 'engine/primary.cc',
-    find: 'if (extra.lost_cache(config_.bootid) && was_secondary_) {',
+    find: 'if (extra.lost_cache(config_.bootid) && last_role_ == Role::kSecondary) {',
     replace: 'if (false) {',
   },
   {
@@ -46,8 +52,19 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'power-cut-is-not-forgotten',
     file: 'engine/primary.cc',
-    find: 'if (own.lost_cache(config_.bootid)) co_return;  // guard:power-cut-is-not-forgotten',
-    replace: '',
+    find: 'if (!extra.lost_cache(self.config_.bootid)) extra.boot',
+    replace: 'extra.boot',
+    and: { find: '(own.boot == config_.bootid || fell)', replace: '(own.boot == config_.bootid)' },
+  },
+  {
+    guard: 'mode-outlives-its-life',
+    file: 'engine/primary.cc',
+    find: 'extra.ahead = extra.ahead || loose;',
+    replace: 'extra.ahead = loose;',
+    and: {
+      find: 'const bool ahead = own.ahead || settings_',
+      replace: 'const bool ahead = settings_',
+    },
   },
   {
     guard: 'unstored-map-is-not-told',
@@ -70,11 +87,11 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'adopted-as-decided',
     file: 'engine/primary.cc',
-    find: 'if (counting_ || metadata_.metadata().localcnt != attempt.sent_localcnt)',
-    replace: 'if (false)',
+    find: 'if (counting_ || count != attempt.sent_localcnt) co_return -EAGAIN;',
+    replace: '',
     and: {
       file: 'engine/connector.cc',
-      find: 'if (metadata_.metadata().localcnt != attempt.sent_localcnt) {',
+      find: 'if (our_count(facts) != attempt.sent_localcnt) {',
       replace: 'if (false) {',
     },
   },
@@ -99,8 +116,14 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'stale-primary-is-copied-whole',
     file: 'engine/primary.cc',
-    find: 'map_->merge(ConstBytes(all));',
+    find: 'mark_all();  // guard:stale-primary-is-copied-whole',
     replace: '',
+  },
+  {
+    guard: 'forced-stale-is-copied-whole',
+    file: 'engine/primary.cc',
+    find: 'if (own.local_stale) {',
+    replace: 'if (false) {',
   },
   {
     guard: 'merged-map-stored',
@@ -366,8 +389,12 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'sync-all-chunks',
     file: 'engine/synchroniser.cc',
-    find: 'primary_.map_->sync_end(copy.extent, target, copy.ok && !stopped_);',
-    replace: 'failed_chunk_ = false; primary_.map_->sync_end(copy.extent, target, true);',
+    find: 'const bool copied = copy.ok && !stopped_;',
+    replace: 'failed_chunk_ = false; const bool copied = true;',
+    and: {
+      find: 'HAST_ASSERT(!copied || copy.confirmed == length_of(copy.extent));',
+      replace: '',
+    },
   },
   {
     guard: 'copied-is-flushed',
@@ -496,6 +523,24 @@ export const MUTANTS: readonly Mutant[] = [
     replace: 'co_return 0;',
   },
   {
+    guard: 'found-is-durable',
+    file: 'engine/metadata_store.cc',
+    find: 'const int flushed = co_await disk_.flush();\n  if',
+    replace: 'const int flushed = 0;\n  if',
+  },
+  {
+    guard: 'answer-of-this-epoch',
+    file: 'engine/connector.cc',
+    find: 'if (ours && reply.extension.epoch != attempt.settings.epoch) {',
+    replace: 'if (false) {',
+  },
+  {
+    guard: 'given-up-is-not-newer',
+    file: 'engine/connector.cc',
+    find: 'return facts.counted_there ? std::min(own, *facts.counted_there) : own;',
+    replace: 'return own;',
+  },
+  {
     guard: 'old-epoch-has-no-effect',
     file: 'engine/secondary.cc',
     find: 'if (message.epoch != config_.epoch) {',
@@ -588,8 +633,14 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'power-cut-primary',
     file: 'engine/decision.cc',
-    find: 'if (d.counters_equal && p.extended && poorer && !s.incomplete) {',
-    replace: 'if (false) {',
+    find: 'const bool fell = p.lost_cache && !s.lost_cache;',
+    replace: 'const bool fell = false;',
+  },
+  {
+    guard: 'last-primary-has-the-flushed',
+    file: 'engine/decision.cc',
+    find: 'const bool flushed_less = p.lost_cache && s.led && !p.led;',
+    replace: 'const bool flushed_less = false;',
   },
   {
     guard: 'impossible-is-copied-whole',
@@ -612,7 +663,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'stale-is-told-again',
     file: 'engine/primary.cc',
-    find: 'if (peer_is_ours_ && attempt.source != SyncSource::kSecondary) stale_recorded_ = false;',
+    find: 'if (peer_.ours && !peer_.good) stale_recorded_ = false;',
     replace: '',
     and: {
       file: 'engine/primary_io.cc',
@@ -631,6 +682,54 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'engine/primary.cc',
     find: 'if (met_) return !peer_knows_all();',
     replace: 'if (met_) return false;',
+  },
+  {
+    guard: 'good-by-its-own-word',
+    file: 'engine/decision.cc',
+    find: 'if (source == SyncSource::kSecondary && peer.good) return true;',
+    replace: 'if (source == SyncSource::kSecondary) return true;',
+  },
+  {
+    guard: 'behind-promises-nothing',
+    file: 'engine/primary_io.cc',
+    find: 'if (alone && needs_peer_) co_return -EIO;',
+    replace: '',
+  },
+  {
+    guard: 'mode-is-noted-first',
+    file: 'engine/primary.cc',
+    find: 'const int rc = co_await update_metadata(note_ahead);',
+    replace: 'co_await std::suspend_never{};\n  const int rc = 0;',
+  },
+  {
+    guard: 'offered-is-not-heard',
+    file: 'engine/primary.cc',
+    find: 'return ids.current != ids.shared;',
+    replace: 'return ids.current != ids.shared && ids.current != ids.offered;',
+  },
+  {
+    guard: 'ahead-until-the-end-of-a-pass',
+    file: 'engine/primary.cc',
+    find: 'return metadata_.extra().ahead && !caught_up_ &&',
+    replace: 'return metadata_.extra().ahead && !met_ &&',
+  },
+  {
+    guard: 'target-until-the-end-of-its-pass',
+    file: 'engine/decision.cc',
+    find: 'if (source != SyncSource::kNone) return false;',
+    replace: '',
+  },
+  {
+    guard: 'told-is-shared',
+    file: 'engine/synchroniser.cc',
+    find: 'if (ids.shared != offered) co_await p.update_metadata(Primary::hear_of_end);',
+    replace: '',
+  },
+  {
+    guard: 'unknown-is-no-proof',
+    file: 'engine/decision.cc',
+    find: 'return peer.generation != 0 && peer.generation == extra.generation;',
+    replace: 'return peer.generation == extra.generation;',
   },
   {
     guard: 'new-disk-is-no-source',
@@ -653,7 +752,13 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'both-are-whole',
     file: 'engine/secondary.cc',
-    find: 'if (rc == 0) primary_is_stale_ = false;',
+    find: '  primary_is_stale_ = false;\n  while',
+    replace: '  while',
+  },
+  {
+    guard: 'original-tells-no-end',
+    file: 'engine/secondary.cc',
+    find: 'if (!config_.extended) primary_is_stale_ = false;',
     replace: '',
   },
   {
@@ -743,7 +848,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'metadata-is-flushed',
     file: 'engine/metadata_store.cc',
-    find: 'const int flushed = co_await disk_.flush();',
+    find: 'const int flushed = co_await disk_.flush();  // guard:metadata-is-flushed',
     replace: 'const int flushed = 0;',
   },
   {

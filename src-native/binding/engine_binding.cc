@@ -302,6 +302,7 @@ bool read_hello(Arguments& arguments, const Napi::Object& from, EngineSpec& out)
   primary.extended = out.secondary.extended;
   primary.lost_cache = is_true(hello, "lostCache");
   primary.incomplete = is_true(hello, "incomplete");
+  primary.led = is_true(hello, "led");
   primary.generations = {arguments.unsigned64_of(hello, "generation"),
                          arguments.unsigned64_of(hello, "generationShared"),
                          arguments.unsigned64_of(hello, "generationOffered")};

@@ -76,10 +76,12 @@ struct Activemap::State {
     return (durable[extent / 64] >> (extent % 64) & 1) != 0;
   }
 
+  uint64_t must_stay(uint32_t word) const;
   void refresh(uint32_t extent);
   void note_sector(uint32_t sector);
   void add_pending(uint32_t extent);
   void drop_pending(uint32_t extent);
+  void drop_oldest_kept();
   void touch_kept(uint32_t extent);
   void link_front(uint32_t extent);
   void unlink(uint32_t extent);
@@ -146,6 +148,14 @@ void Activemap::State::refresh(uint32_t extent) {
     urgent_bits[sector] += want ? 1u : UINT32_MAX;
   }
   note_sector(sector);
+}
+
+/// A word of the bits that a store must not clear: what some component has not confirmed, and what
+/// it might lose.
+uint64_t Activemap::State::must_stay(uint32_t word) const {
+  if (word >= pending.word_count()) return 0;  // no extents there
+  return pending.word(word) | sync.word(word) | unflushed[0].word(word) | unflushed[1].word(word) |
+         covered[0].word(word) | covered[1].word(word);
 }
 
 void Activemap::State::note_sector(uint32_t sector) {
@@ -222,18 +232,20 @@ void Activemap::State::unlink(uint32_t extent) {
       state.more_recent;
 }
 
+void Activemap::State::drop_oldest_kept() {
+  const uint32_t oldest = least_recent - 1;
+  unlink(oldest);
+  kept.remove(oldest);
+  refresh(oldest);
+}
+
 /// Makes `extent` the most recent of keepdirty; the oldest one leaves when there are too many.
 void Activemap::State::touch_kept(uint32_t extent) {
   if (keepdirty_max == 0 || most_recent == extent + 1) return;
   if (kept.has(extent)) {
     unlink(extent);
   } else {
-    if (kept.count() == keepdirty_max) {
-      const uint32_t oldest = least_recent - 1;
-      unlink(oldest);
-      kept.remove(oldest);
-      refresh(oldest);
-    }
+    if (kept.count() == keepdirty_max) drop_oldest_kept();
     kept.add(extent);
   }
   link_front(extent);
@@ -313,6 +325,10 @@ bool Activemap::write_begin(uint64_t offset, uint64_t length) {
     durable = durable && s.is_durable(e);
   }
   return !durable;
+}
+
+void Activemap::forget_kept() {
+  while (state_->least_recent != 0) state_->drop_oldest_kept();
 }
 
 bool Activemap::ready(uint64_t offset, uint64_t length) const {
@@ -437,6 +453,7 @@ void Activemap::store_begin(uint32_t sector, Bytes out) {
   const uint32_t first = sector * s.sector_words;
   for (uint32_t i = 0; i < s.sector_words; i++) {
     const uint64_t snapshot = s.wanted.word(first + i);
+    HAST_ASSERT((s.must_stay(first + i) & ~snapshot) == 0);  // I1
     store_le(out.data() + size_t{i} * 8, snapshot);
     s.target.set_word(first + i, snapshot);
     // What it clears may be gone from now on: guard:cleared-is-not-durable

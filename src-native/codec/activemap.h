@@ -47,6 +47,8 @@ class Activemap {
   /// touches; each moves to the front of keepdirty (evicting the oldest beyond the limit).
   /// Returns true when `ready` is not yet true for the range, so that the map must be stored first.
   bool write_begin(uint64_t offset, uint64_t length);
+  /// Nothing is written any more: keepdirty saves nothing, and would cost a copy.
+  void forget_kept();
   /// Every extent of the range is durably set on disk, and no store in flight may clear it.
   bool ready(uint64_t offset, uint64_t length) const;
   /// The write has ended. `stored` is the set of components that confirmed it; those extents become

@@ -95,6 +95,7 @@ constexpr uint32_t kFlagSyncTarget = 1;
 constexpr uint32_t kFlagLocalStale = 2;
 constexpr uint32_t kFlagExtraKnown = 4;
 constexpr uint32_t kFlagPeerStale = 8;
+constexpr uint32_t kFlagAhead = 16;
 
 struct Record {
   uint64_t sequence = 0;
@@ -113,6 +114,7 @@ void encode_record(const Record& record, Bytes out) {
   if (record.extra.local_stale) flags |= kFlagLocalStale;
   if (record.extra_known) flags |= kFlagExtraKnown;
   if (record.extra.peer_stale) flags |= kFlagPeerStale;
+  if (record.extra.ahead) flags |= kFlagAhead;
   store_le(out.data() + kFlagsAt, flags);
   store_le(out.data() + kSequenceAt, record.sequence);
   store_le(out.data() + kGenerationAt, record.extra.generation);
@@ -148,6 +150,7 @@ std::optional<Record> decode_record(ConstBytes in) {
   record.extra.sync_target = (flags & kFlagSyncTarget) != 0;
   record.extra.local_stale = (flags & kFlagLocalStale) != 0;
   record.extra.peer_stale = (flags & kFlagPeerStale) != 0;
+  record.extra.ahead = (flags & kFlagAhead) != 0;
   record.extra.generation = load_le<uint64_t>(in.data() + kGenerationAt);
   record.extra.boot = load_le<uint64_t>(in.data() + kBootAt);
   for (size_t i = 0; i < record.extra.history.size(); i++) {

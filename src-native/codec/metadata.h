@@ -67,6 +67,7 @@ struct Extra {
   bool sync_target = false;           ///< a pass writes here, or one was never finished
   bool local_stale = false;           ///< the peer's data is newer than this disk's
   bool peer_stale = false;  ///< the peer has given up its disk: write it all, compare nothing
+  bool ahead = false;       ///< memsync or async: what was answered may not be on the peer's disk
   /// Boot id of the machine when it began to take writes that may not be flushed; 0: all are.
   uint64_t boot = 0;
 

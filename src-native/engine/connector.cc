@@ -96,9 +96,11 @@ Task<void> Connector::attempt(const ConnectorFacts& facts, Attempt& attempt, Sco
   }
   Loop& loop = Loop::current();
   deadline_us_ = loop.now_us() + uint64_t{facts.timeout_ms} * 1000;
-  const int rc = co_await dialer_.dial(first_, facts.timeout_ms);
+  int rc = co_await dialer_.dial(first_, facts.timeout_ms);
+  if (rc == 0 && stopped_) rc = -ECANCELED;
   if (rc != 0) {
     say_errno(attempt, "cannot connect to the peer", rc);
+    first_.reset();
     co_return;
   }
   SetupTimer timer;
@@ -289,9 +291,8 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   message.token = token_;
   message.virgin = virgin_;
   message.resuid = metadata.resuid;
-  message.localcnt = metadata.localcnt;
+  message.localcnt = attempt.sent_localcnt = our_count(facts);
   message.remotecnt = metadata.remotecnt;
-  attempt.sent_localcnt = metadata.localcnt;
   if (extended_) {
     message.extension = {our_bits(facts), host_.random(), facts.bootid,
                          metadata_.extra().generations()};
@@ -310,14 +311,22 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   scope.spawn(run_link(attempt));
 }
 
+/// A disk that was given up has nothing that the peer lacks, whatever could be stored there.
+uint64_t Connector::our_count(const ConnectorFacts& facts) const {
+  const uint64_t own = metadata_.metadata().localcnt;
+  // guard:given-up-is-not-newer
+  return facts.counted_there ? std::min(own, *facts.counted_there) : own;
+}
+
 /// What the peer must know of our copy; nothing, when the operator has said that it counts.
 uint32_t Connector::our_bits(const ConnectorFacts& facts) const {
   const Extra& own = metadata_.extra();
   uint32_t bits = kExtExtended;
   if (equal_) bits |= kExtContentsEqual;
-  if (facts.detached) bits |= kExtIncomplete;
+  if (facts.counted_there) bits |= kExtIncomplete;
   if (facts.forced) return bits;
   if (own.lost_cache(facts.bootid)) bits |= kExtLostCache;
+  if (own.lost_cache(facts.bootid) && facts.led) bits |= kExtLed;
   if (own.sync_target || own.local_stale) bits |= kExtIncomplete;
   return bits;
 }
@@ -371,13 +380,18 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
     co_return;
   }
   if (!sizes_fit(facts, reply, attempt)) co_return;
+  const bool ours = extended_ && (reply.extension.ext & kExtExtended) != 0;
+  if (ours && reply.extension.epoch != attempt.settings.epoch) {  // guard:answer-of-this-epoch
+    say(attempt, AttemptKind::kMismatch, "the peer's second answer is to another question");
+    co_return;
+  }
   attempt.peer_localcnt = reply.localcnt;
   attempt.peer_remotecnt = reply.remotecnt;
   attempt.peer_virgin = reply.virgin;
   attempt.peer_generation = reply.extension.generations.current;
   attempt.source = reply.syncsrc;
   attempt.settings.version = version_;
-  attempt.settings.extended = extended_ && (reply.extension.ext & kExtExtended) != 0;
+  attempt.settings.extended = ours;
   attempt.settings.timeout_ms = facts.timeout_ms;
   attempt.settings.checksum = facts.checksum;
   attempt.settings.compression = facts.compression;
@@ -396,7 +410,7 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
     }
   }
   // No guard: adopted-as-decided looks again. This one asks again at once.
-  if (metadata_.metadata().localcnt != attempt.sent_localcnt) {
+  if (our_count(facts) != attempt.sent_localcnt) {
     say(attempt, AttemptKind::kChanged, "a write was counted during the set-up");
     co_return;
   }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,8 +50,10 @@ struct ConnectorFacts {
   uint32_t map_bytes = 0;
   uint32_t timeout_ms = 20000;
   uint64_t bootid = 0;
-  bool forced = false;    ///< the operator has said that our copy counts
-  bool detached = false;  ///< our own disk has been given up
+  bool led = false;     ///< this node was primary in the life before, too
+  bool forced = false;  ///< the operator has said that our copy counts
+  /// Our own disk has been given up: the peer has all that our count speaks of. Otherwise absent.
+  std::optional<uint64_t> counted_there;
   Checksum checksum = Checksum::kNone;
   Compression compression = Compression::kHole;
   std::string secret;  ///< shared with the peer; empty: none
@@ -85,6 +88,7 @@ class Connector {
   Task<void> fail_link(Attempt& attempt, Scope& scope);
   uint32_t left_ms() const;
   uint32_t our_bits(const ConnectorFacts& facts) const;
+  uint64_t our_count(const ConnectorFacts& facts) const;
   void refuse(Attempt& attempt, std::string_view text, bool wait);
 
   Dialer& dialer_;

@@ -48,6 +48,16 @@ bool of_one_line(const SecondaryFacts& s, const PrimaryFacts& p, SyncSource sour
 
 }  // namespace
 
+bool peer_knows_all(const PeerWord& peer, SyncSource source, const Metadata& metadata,
+                    const Extra& extra) {
+  // guard:good-by-its-own-word
+  if (source == SyncSource::kSecondary && peer.good) return true;
+  if (!peer.ours) return metadata.localcnt <= peer.remotecnt;
+  if (source != SyncSource::kNone) return false;  // guard:target-until-the-end-of-its-pass
+  // guard:unknown-is-no-proof
+  return peer.generation != 0 && peer.generation == extra.generation;
+}
+
 SecondaryFacts secondary_facts(const Metadata& metadata, const Extra& extra, bool map_empty,
                                uint64_t bootid) {
   SecondaryFacts own;
@@ -59,6 +69,7 @@ SecondaryFacts secondary_facts(const Metadata& metadata, const Extra& extra, boo
   own.incomplete = extra.local_stale || extra.sync_target;
   own.stale = extra.local_stale;
   own.lost_cache = extra.lost_cache(bootid);
+  own.led = metadata.prevrole == Role::kPrimary;
   own.generations = extra.generations();
   return own;
 }
@@ -81,7 +92,11 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
   d.source = newer_than_primary_knows ? SyncSource::kSecondary : SyncSource::kPrimary;
   // Nobody wrote alone, and what the primary lacks we have: the extents are in its map.
   // guard:power-cut-primary
-  const bool poorer = p.incomplete || (p.lost_cache && !s.lost_cache);
+  const bool fell = p.lost_cache && !s.lost_cache;
+  // Both fell: the one that led has all that a FLUSH has promised, perhaps alone.
+  // guard:last-primary-has-the-flushed
+  const bool flushed_less = p.lost_cache && s.led && !p.led;
+  const bool poorer = p.incomplete || fell || flushed_less;
   if (d.counters_equal && p.extended && poorer && !s.incomplete) {
     d.source = SyncSource::kSecondary;
   }

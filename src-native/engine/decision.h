@@ -19,6 +19,7 @@ struct SecondaryFacts {
   bool incomplete = false;      ///< stale, or a pass to it never finished: never a source
   bool stale = false;           ///< which extents it misses was not recorded: all may be old
   bool lost_cache = false;      ///< its machine went down with writes that were not flushed
+  bool led = false;             ///< it was primary in the life before
   Generations generations;
 };
 
@@ -35,9 +36,24 @@ struct PrimaryFacts {
   bool extended = false;        ///< a node of our kind
   bool contents_equal = false;  ///< virgin, and created with the promise of equal contents
   bool lost_cache = false;      ///< its machine went down with writes that were not flushed
+  bool led = false;             ///< it was primary then
   bool incomplete = false;      ///< stale, or a pass to it never finished
   Generations generations;
 };
+
+/// What a primary has heard of its peer, at the last set-up and since.
+struct PeerWord {
+  bool ours = false;  ///< a node of our kind; an original tells less
+  bool good = false;  ///< it takes its own copy for the good one, and this one for what is behind
+  uint64_t localcnt = 0;
+  uint64_t remotecnt = 0;
+  uint64_t generation = 0;  ///< of its data; 0: it knows none
+};
+
+/// Has the peer all that the primary's copy has, and does it know that? `source`: of the pass that
+/// runs or is still to end. In a pass the peer takes its copy for an incomplete one until the end.
+bool peer_knows_all(const PeerWord& peer, SyncSource source, const Metadata& metadata,
+                    const Extra& extra);
 
 enum class Refusal : uint8_t { kNone, kIdentity, kSplitBrain, kIncomplete };
 enum class MapAnswer : uint8_t { kNone, kOwn, kFull };

@@ -16,6 +16,11 @@ MetadataStore::~MetadataStore() {
 /// No guard: what cannot be read cannot be used, and a torn sector is repaired before any store,
 /// which asserts it.
 Task<int> MetadataStore::load(std::string_view resource, const char** why) {
+  *why = "cannot be flushed";
+  // What a process that has died was about to store may be in the disk's cache only. From here on
+  // what is read, marks too, is on the disk: guard:found-is-durable
+  const int flushed = co_await disk_.flush();
+  if (flushed != 0 && flushed != -EOPNOTSUPP) co_return flushed;
   *why = "cannot be read";
   if (buffer_ == nullptr) {
     buffer_ = static_cast<std::byte*>(std::aligned_alloc(kMetadataBytes, kMetadataBytes));

@@ -17,7 +17,8 @@ class MetadataStore {
   explicit MetadataStore(Component& disk) : disk_(disk) {}
   ~MetadataStore();
 
-  /// Reads and checks the block; repairs a torn first sector. 0, or -errno (-EINVAL: not ours,
+  /// Flushes the disk, so that all that is found on it stays; then reads and checks the block, and
+  /// repairs a torn first sector. 0, or -errno (-EINVAL: not ours,
   /// `why`).
   Task<int> load(std::string_view resource, const char** why);
 

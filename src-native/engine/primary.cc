@@ -20,6 +20,12 @@ constexpr uint64_t kUnflushedMaxUs = 5 * kSecond;
 constexpr uint64_t kReconnectMaxUs = 10 * kSecond;
 constexpr uint32_t kFirstAnswerMsMax = 5000;
 
+PeerWord word_of(const Attempt& attempt) {
+  const bool ours = attempt.settings.extended;
+  return {ours, attempt.source == SyncSource::kSecondary, attempt.peer_localcnt,
+          attempt.peer_remotecnt, ours ? attempt.peer_generation : 0};
+}
+
 [[gnu::format(printf, 4, 5)]] void fail(StartFailure& failure, int exit, const char* code,
                                         const char* format, ...) {
   failure.exit = exit;
@@ -61,7 +67,7 @@ Task<int> Primary::load(StartFailure& failure) {
     co_return rc;
   }
   const Metadata& metadata = metadata_.metadata();
-  was_secondary_ = metadata.prevrole == Role::kSecondary;
+  last_role_ = metadata.prevrole;
   const uint32_t sector = disk_.facts().sector_bytes;
   block_bytes_ = config_.block_bytes == 0 ? sector : config_.block_bytes;
   data_offset_ = metadata.offset;
@@ -83,16 +89,43 @@ Task<bool> Primary::start(StartFailure& failure) {
   if (rc != 0) co_return false;
   scope_.spawn(tick());
   const bool serve = co_await decide_start(failure);
-  if (serve) co_await note_boot();  // guard:boot-before-serving
   started_ = serve;
+  if (serve) co_await note_life();  // guard:boot-before-serving
   co_return serve;
 }
 
 /// Rule 21: one attempt to reach the peer decides how to begin.
 Task<bool> Primary::decide_start(StartFailure& failure) {
+  std::unique_ptr<Attempt> attempt;
+  const bool alone = co_await no_second_primary(attempt, failure);
+  if (!alone) co_return false;
+  keeping_ = true;
+  scope_.spawn(keep_connected(std::move(attempt)));
+  // Routing is known when the attempt's maps are merged, or when it is clear that there is no peer.
+  while (keeping_ && last_kind_ == AttemptKind::kConnected && !attached()) {
+    co_await attached_waiters_.wait();
+  }
+  if (attached()) co_return true;
+  if (stopping_) {  // guard:called-off-counts-nothing
+    fail(failure, 0, "ROLE_REFUSED", "stopped while it was starting");
+    co_return false;
+  }
+  if (config_.force) {
+    const int rc = co_await trust_own_copy();
+    if (rc == 0) co_return true;
+    fail(failure, 66, "META_WRITE", "the metadata cannot be stored: %s", std::strerror(-rc));
+    co_return false;
+  }
+  if (!may_lead_alone(failure)) co_return false;
+  logf(host_, LogLevel::kWarning, "Serving without the peer: %s.", last_attempt_);
+  co_return true;
+}
+
+/// One attempt, or as many as it takes until the peer's own demotion has ended. False: it stays
+/// primary, or this start was called off.
+Task<bool> Primary::no_second_primary(std::unique_ptr<Attempt>& attempt, StartFailure& failure) {
   Loop& loop = Loop::current();
   const uint64_t busy_until = loop.now_us() + uint64_t{settings_.timeout_ms} * 1000;
-  std::unique_ptr<Attempt> attempt;
   while (!stopping_) {
     attempt = std::make_unique<Attempt>();
     co_await attempt_once(*attempt);
@@ -107,23 +140,12 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
     }
     co_await reconnect_.sleep_us(kSecond);
   }
-  if (stopping_) {
-    fail(failure, 0, "ROLE_REFUSED", "stopped while it was starting");
-    co_return false;
-  }
-  keeping_ = true;
-  scope_.spawn(keep_connected(std::move(attempt)));
-  // Routing is known when the attempt's maps are merged, or when it is clear that there is no peer.
-  while (keeping_ && last_kind_ == AttemptKind::kConnected && !attached()) {
-    co_await attached_waiters_.wait();
-  }
-  if (attached()) co_return true;
-  if (config_.force) {
-    const int rc = co_await trust_own_copy();
-    if (rc == 0) co_return true;
-    fail(failure, 66, "META_WRITE", "the metadata cannot be stored: %s", std::strerror(-rc));
-    co_return false;
-  }
+  if (stopping_) fail(failure, 0, "ROLE_REFUSED", "stopped while it was starting");
+  co_return !stopping_;
+}
+
+/// Is what is here whole, as far as this node knows?
+bool Primary::may_lead_alone(StartFailure& failure) const {
   const Extra& extra = metadata_.extra();
   if (extra.sync_target || extra.local_stale) {  // guard:incomplete-is-not-promoted
     fail(failure, 69, "ROLE_REFUSED",
@@ -132,20 +154,19 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
          "serves what is here",
          extra.sync_target ? "incomplete: it was being synchronised" : "stale", last_attempt_,
          config_.resource.c_str());
-    co_return false;
+    return false;
   }
   // guard:power-cut-secondary-is-not-promoted
-  if (extra.lost_cache(config_.bootid) && was_secondary_) {
+  if (extra.lost_cache(config_.bootid) && last_role_ == Role::kSecondary) {
     fail(
         failure, 69, "ROLE_REFUSED",
         "this machine went down while it was the secondary: what it had not flushed may be missing "
         "here, and the peer cannot be reached (%s). Bring the peer up as secondary or make it "
         "primary; 'hastctl role -f primary %s' serves what is here",
         last_attempt_, config_.resource.c_str());
-    co_return false;
+    return false;
   }
-  logf(host_, LogLevel::kWarning, "Serving without the peer: %s.", last_attempt_);
-  co_return true;
+  return true;
 }
 
 /// `role -f`: the operator has decided that what is here counts. From now on it does, once and for
@@ -154,6 +175,11 @@ Task<int> Primary::trust_own_copy() {
   config_.force = false;
   const Extra& own = metadata_.extra();
   if (!own.sync_target && !own.local_stale && !own.lost_cache(config_.bootid)) co_return 0;
+  if (own.local_stale) {
+    mark_all();                                       // guard:forced-stale-is-copied-whole
+    const int stored = co_await map_store_->store();  // no guard: it is one with the line above
+    if (stored != 0) co_return stored;
+  }
   // guard:force-counts-for-good
   const int rc = co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
     extra.sync_target = extra.local_stale = false;
@@ -162,17 +188,30 @@ Task<int> Primary::trust_own_copy() {
   co_return rc;
 }
 
+/// Which extents a stale copy misses was not recorded (rule 6). No guard: its callers are.
+void Primary::mark_all() {
+  const std::vector<std::byte> all(map_->map_bytes(), std::byte{0xff});
+  map_->merge(ConstBytes(all));
+}
+
 void Primary::take_boot(Metadata&, Extra& extra, Primary& self) {
   extra.boot = self.config_.bootid;  // no guard: it is one with its callers
 }
 
-/// From now on there is something that a power cut may take. One that has taken something is
-/// remembered until that is settled.
-Task<void> Primary::note_boot() {
+/// From now on there is something that a power cut may take, and that the peer may not have. A
+/// power cut that has taken something is remembered until that is settled.
+Task<void> Primary::note_life() {
   const Extra& own = metadata_.extra();
-  if (own.boot == config_.bootid) co_return;
-  if (own.lost_cache(config_.bootid)) co_return;  // guard:power-cut-is-not-forgotten
-  co_await update_metadata(take_boot);            // no guard: it is one with the call
+  const bool ahead = own.ahead || settings_.replication != Replication::kFullsync;
+  const bool fell = own.lost_cache(config_.bootid);
+  if ((own.boot == config_.bootid || fell) && own.ahead == ahead) co_return;
+  // No guard: it is one with the call.
+  co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
+    // guard:power-cut-is-not-forgotten
+    if (!extra.lost_cache(self.config_.bootid)) extra.boot = self.config_.bootid;
+    const bool loose = self.settings_.replication != Replication::kFullsync;
+    extra.ahead = extra.ahead || loose;  // guard:mode-outlives-its-life
+  });
 }
 
 Task<void> Primary::attempt_once(Attempt& attempt) {
@@ -184,8 +223,9 @@ Task<void> Primary::attempt_once(Attempt& attempt) {
   facts.timeout_ms =
       started_ ? settings_.timeout_ms : std::min(settings_.timeout_ms, kFirstAnswerMsMax);
   facts.bootid = config_.bootid;
+  facts.led = last_role_ == Role::kPrimary;
   facts.forced = config_.force;
-  facts.detached = local_detached_;
+  facts.counted_there = counted_there();
   facts.checksum = settings_.checksum;
   facts.compression = settings_.compression;
   facts.secret = settings_.secret;
@@ -245,25 +285,7 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
   const bool good = rc == 0 && !link.failed() && !stopping_;
   Scope synchronising;
   if (good) {
-    link_ = &link;
-    met_ = true;
-    counted_ = false;
-    // guard:unstored-map-is-not-told: a disk that was given up has stored nothing, and what the
-    // peer has marked is all that says so.
-    if (link.settings().extended && !local_detached_) {
-      // guard:source-is-no-target: only the side that a pass writes to is told of it.
-      const uint32_t extents = source_ == SyncSource::kPrimary ? map_->sync_count() : 0;
-      const bool told = link.tell_map_stored(uint64_t{extents} * map_->extent_bytes());
-      HAST_ASSERT(told || link.failed());
-    }
-    logf(host_, LogLevel::kInfo, "Connected to the peer (protocol version %u%s).",
-         link.settings().version, link.settings().extended ? ", extended" : "");
-    host_.event(EventName::kConnect);
-    attached_waiters_.wake_all();
-    // One of ours that does not take its copy for the good one has not heard that it is:
-    // guard:stale-is-told-again
-    if (peer_is_ours_ && attempt.source != SyncSource::kSecondary) stale_recorded_ = false;
-    if (local_detached_ && !stale_recorded_) scope_.spawn(record_stale());
+    attach(link);
     const bool whole = map_->sync_count() == map_->extent_count();
     // What a disk gives back that was given up need not be stored: guard:peer-stale-is-written
     const bool compare = whole && link.settings().extended && !metadata_.extra().peer_stale;
@@ -293,20 +315,51 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
   co_return good;
 }
 
+/// From here on requests go to the peer, too.
+void Primary::attach(Link& link) {
+  link_ = &link;
+  met_ = true;
+  counted_ = false;
+  // guard:unstored-map-is-not-told: a disk that was given up has stored nothing, and what the peer
+  // has marked is all that says so.
+  if (link.settings().extended && !local_detached_) {
+    // guard:source-is-no-target: only the side that a pass writes to is told of it.
+    const uint32_t extents = source_ == SyncSource::kPrimary ? map_->sync_count() : 0;
+    const bool told = link.tell_map_stored(uint64_t{extents} * map_->extent_bytes());
+    HAST_ASSERT(told || link.failed());
+  }
+  logf(host_, LogLevel::kInfo, "Connected to the peer (protocol version %u%s).",
+       link.settings().version, link.settings().extended ? ", extended" : "");
+  host_.event(EventName::kConnect);
+  attached_waiters_.wake_all();
+  // One of ours that does not take its copy for the good one has not heard that it is:
+  // guard:stale-is-told-again
+  if (peer_.ours && !peer_.good) stale_recorded_ = false;
+  if (local_detached_ && !stale_recorded_) scope_.spawn(record_stale());
+}
+
 /// Takes over what the set-up has agreed on. 0: requests may go over the link.
 Task<int> Primary::adopt(Attempt& attempt) {
+  const uint64_t own = metadata_.metadata().localcnt;
+  const uint64_t count = std::min(own, counted_there().value_or(own));
   // A lone write may have been counted since the peer decided; then it decided on old facts:
   // guard:adopted-as-decided
-  if (counting_ || metadata_.metadata().localcnt != attempt.sent_localcnt) co_return -EAGAIN;
+  if (counting_ || count != attempt.sent_localcnt) co_return -EAGAIN;
+  peer_ = word_of(attempt);
   const int usable =
       local_detached_ ? adopt_without_disk(attempt) : co_await agree_on_source(attempt);
   if (usable != 0) co_return usable;
-  peer_localcnt_ = attempt.peer_localcnt;
-  peer_remotecnt_ = attempt.peer_remotecnt;
   if (!attempt.map.empty()) map_->merge(ConstBytes(attempt.map));  // guard:peer-marks-count
   if (local_detached_) co_return 0;
   const int stored = co_await store_agreement(attempt);
   co_return stored;
+}
+
+/// Of what we have counted, how much the peer has: all that it had heard of, once our own disk was
+/// given up.
+std::optional<uint64_t> Primary::counted_there() const {
+  if (!local_detached_) return std::nullopt;
+  return peer_.remotecnt;
 }
 
 /// The peer has the only good copy, whatever its counters say; and nothing can be stored here, by
@@ -316,10 +369,10 @@ int Primary::adopt_without_disk(const Attempt& attempt) {
   if (peer_is_new_) {  // guard:new-disk-is-not-the-good-one
     host_.log(LogLevel::kError,
               "The peer's disk is a new one, and this node has given up its own: neither has the "
-              "data. Bring back the peer's old disk, or restart this node with a disk that works.");
+              "data. Bring back the peer's old disk and make the peer primary, or repair this "
+              "node's, and make this node init and primary again.");
     return -EINVAL;
   }
-  hear_generation(attempt);
   needs_peer_ = true;
   source_ = SyncSource::kSecondary;
   return 0;
@@ -351,7 +404,10 @@ Task<int> Primary::agree_on_source(const Attempt& attempt) {
     const int rc = co_await trust_own_copy();
     if (rc != 0) co_return rc;
   }
-  if (hear_generation(attempt)) {
+  // An original tells nothing, and what becomes of the data beside it cannot be told to others: our
+  // generations end there (rule 13). That they could not be erased costs at most a split-brain that
+  // is none.
+  if (!peer_.ours && own.generations() != Generations{}) {
     // No guard: see there.
     co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.set({}); });
   }
@@ -370,47 +426,43 @@ Task<int> Primary::store_agreement(const Attempt& attempt) {
   if (attempt.peer_virgin && metadata_.metadata().localcnt == 0) {
     const int rc = co_await update_metadata(
         [](Metadata& metadata, Extra&, Primary&) { metadata.localcnt = 1; });
-    if (rc != 0 && !local_detached_) co_return rc;
+    if (rc != 0) co_return rc;
   }
   if (from_peer && metadata_.extra().local_stale) {
-    // Which extents a stale copy misses was not recorded (rule 6).
-    const std::vector<std::byte> all(map_->map_bytes(), std::byte{0xff});
-    map_->merge(ConstBytes(all));  // guard:stale-primary-is-copied-whole
+    mark_all();  // guard:stale-primary-is-copied-whole
   }
   const int stored = co_await map_store_->store();  // guard:merged-map-stored
-  // The disk may have been given up meanwhile: then nobody will read from it.
-  if (stored != 0 && !local_detached_) co_return stored;
+  if (stored != 0) co_return stored;
   source_ = from_peer ? SyncSource::kSecondary : attempt.source;
   // guard:needed-until-the-end: also when nothing is left to copy, as long as no pass has ended.
   needs_peer_ = from_peer;
   if (needs_peer_) {  // guard:target-flag-before-its-pass
     const int rc = co_await update_metadata(
         [](Metadata&, Extra& extra, Primary&) { extra.sync_target = true; });
-    if (rc != 0 && !local_detached_) co_return rc;
+    if (rc != 0) co_return rc;
   }
+  HAST_ASSERT(!local_detached_);  // only beside a peer that is in use
   co_return 0;
-}
-
-/// An original tells nothing, and what becomes of the data beside it cannot be told to others: our
-/// generations end there (rule 13). True: they must be erased. That they could not be costs at most
-/// a split-brain that is none.
-bool Primary::hear_generation(const Attempt& attempt) {
-  peer_is_ours_ = attempt.settings.extended;
-  peer_generation_ = peer_is_ours_ ? attempt.peer_generation : 0;
-  return !attempt.settings.extended && metadata_.extra().generations() != Generations{};
 }
 
 /// At the end of a pass: what both have from now on, once the peer has heard of it.
 void Primary::offer_generation(Extra& extra) {
   Generations ids = extra.generations();
-  ids.hear(peer_generation_);  // no guard: without it, a split-brain that is none
-  if (source_ == SyncSource::kSecondary && peer_generation_ != 0) {
-    ids.agree(peer_generation_);  // no guard: likewise
+  ids.hear(peer_.generation);  // no guard: without it, a split-brain that is none
+  if (source_ == SyncSource::kSecondary && peer_.generation != 0) {
+    ids.agree(peer_.generation);  // no guard: likewise
   } else {
     // guard:a-pass-ends-the-unknown
     if (ids.current == 0 || source_ == SyncSource::kSecondary) ids.begin(host_.random());
     ids.offer();  // guard:offered-before-it-is-told
   }
+  extra.set(ids);
+}
+
+/// The peer has said that it has what it was offered. No guard: it is one with the call.
+void Primary::hear_of_end(Metadata&, Extra& extra, Primary& self) {
+  Generations ids = extra.generations();
+  ids.hear(self.peer_.generation);
   extra.set(ids);
 }
 
@@ -547,6 +599,7 @@ Task<void> Primary::drain() {
       co_await ensure_counted();  // guard:count-before-demotion
     }
     if (flushed == 0 && !map_store_->failed()) {
+      map_->forget_kept();
       // No guard: bits that stay cost a copy.
       const int stored = co_await map_store_->store_all();
       if (stored != 0)
@@ -561,17 +614,14 @@ Task<void> Primary::drain() {
   co_await scope_.join();
 }
 
-/// What an earlier life has acknowledged may be on no disk of the peer, which was not met since.
-bool Primary::unmet_without_its_disk() const {
-  return settings_.replication != Replication::kFullsync && !met_ &&
-         !metadata_.extra().lost_cache(config_.bootid);
+/// May a life before have answered what the peer was never given, and this disk have it?
+bool Primary::may_be_ahead() const {
+  // guard:ahead-until-the-end-of-a-pass
+  return metadata_.extra().ahead && !caught_up_ && !metadata_.extra().lost_cache(config_.bootid);
 }
 
-/// Has the peer all that this copy has, and does it know that? Of ours, by its own word.
 bool Primary::peer_knows_all() const {
-  if (source_ == SyncSource::kSecondary) return true;
-  if (peer_is_ours_) return peer_generation_ == metadata_.extra().generation;
-  return metadata_.metadata().localcnt <= peer_remotecnt_;
+  return hast::peer_knows_all(peer_, source_, metadata_.metadata(), metadata_.extra());
 }
 
 /// Has this copy what the peer has not, as far as we know? Beside an original that was not met in
@@ -580,7 +630,7 @@ bool Primary::is_newest() const {
   if (counted_) return true;
   if (met_) return !peer_knows_all();  // guard:newest-until-the-peer-knows
   const Generations ids = metadata_.extra().generations();
-  return ids.current != ids.shared && ids.current != ids.offered;
+  return ids.current != ids.shared;  // guard:offered-is-not-heard
 }
 
 /// A disk that failed a flush may give back what a power cut takes: unless this copy is the only
@@ -595,18 +645,37 @@ Task<void> Primary::note_failed_flush() {
 Task<void> Primary::note_clean() {
   const bool noted = metadata_.extra().boot != 0 && metadata_.extra().boot == config_.bootid;
   if (!noted || local_detached_ || flush_failed_) co_return;
-  co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.boot = 0; });
+  co_await update_metadata([](Metadata&, Extra& extra, Primary&) {
+    extra.boot = 0;
+    extra.ahead = false;
+  });
 }
 
 // --- settings and numbers
 // -------------------------------------------------------------------------
 
 void Primary::reconfigure(const PrimarySettings& settings) {
+  const Replication wanted = settings.replication;
   settings_ = settings;
+  if (wanted != Replication::kFullsync && started_ && !metadata_.extra().ahead) {
+    settings_.replication = Replication::kFullsync;
+    scope_.spawn(loosen(wanted));
+  }
   map_store_->set_flush(settings.metaflush);
   if (attached()) {
     link_->set_codecs(settings.checksum, settings.compression, settings.timeout_ms);
   }
+}
+
+void Primary::note_ahead(Metadata&, Extra& extra, Primary&) {
+  extra.ahead = true;  // no guard: it is one with the call
+}
+
+/// Not before it is known on disk that from here on the peer may lack what is answered.
+Task<void> Primary::loosen(Replication wanted) {
+  // guard:mode-is-noted-first
+  const int rc = co_await update_metadata(note_ahead);
+  if (rc == 0 || local_detached_) settings_.replication = wanted;
 }
 
 /// Counts also while an attempt is under way, which may have begun before the peer was there.

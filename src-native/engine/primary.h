@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "codec/activemap.h"
 #include "codec/rangelock.h"
 #include "engine/connector.h"
+#include "engine/decision.h"
 #include "engine/deps.h"
 #include "engine/link.h"
 #include "engine/map_store.h"
@@ -90,32 +92,39 @@ class Primary : public Provider, private LinkEvents {
   // primary.cc: life and connection
   Task<int> load(StartFailure& failure);
   Task<bool> decide_start(StartFailure& failure);
+  Task<bool> no_second_primary(std::unique_ptr<Attempt>& attempt, StartFailure& failure);
+  bool may_lead_alone(StartFailure& failure) const;
   Task<int> trust_own_copy();
+  void mark_all();
   static void take_boot(Metadata& metadata, Extra& extra, Primary& self);
-  Task<void> note_boot();
+  Task<void> note_life();
   Task<void> note_clean();
   Task<void> note_failed_flush();
-  bool unmet_without_its_disk() const;
+  bool may_be_ahead() const;
   Task<void> attempt_once(Attempt& attempt);
   Task<void> keep_connected(std::unique_ptr<Attempt> first);
   Task<bool> serve_link(Attempt& attempt);
   Task<int> adopt(Attempt& attempt);
+  void attach(Link& link);
   Task<void> settle_loss(Link& link);
   void report_refusal(const Attempt& attempt);
   using MetadataChange = void (*)(Metadata&, Extra&, Primary&);
   Task<int> update_metadata(MetadataChange change);
+  std::optional<uint64_t> counted_there() const;
   int adopt_without_disk(const Attempt& attempt);
   Task<int> agree_on_source(const Attempt& attempt);
   Task<int> store_agreement(const Attempt& attempt);
-  bool hear_generation(const Attempt& attempt);
   bool peer_knows_all() const;
   bool is_newest() const;
   void offer_generation(Extra& extra);
+  static void hear_of_end(Metadata& metadata, Extra& extra, Primary& self);
   Task<int> ensure_counted();
   Task<void> finish_running_pass();
   Task<void> tick();
   bool attached() const { return link_ != nullptr; }
   Replication effective_mode() const;
+  Task<void> loosen(Replication wanted);
+  static void note_ahead(Metadata& metadata, Extra& extra, Primary& self);
 
   // primary_io.cc: requests
   Task<void> serve(Slot& slot);
@@ -186,10 +195,7 @@ class Primary : public Provider, private LinkEvents {
   // Connection.
   Link* link_ = nullptr;        // set while requests go to the peer
   Link* connecting_ = nullptr;  // the link of the attempt that is served; for reconnect()
-  uint64_t peer_localcnt_ = 0;
-  uint64_t peer_remotecnt_ = 0;
-  bool peer_is_ours_ = false;
-  uint64_t peer_generation_ = 0;  // as it has said last; 0: an original, or it knows none
+  PeerWord peer_;
   SyncSource source_ = SyncSource::kNone;
   bool needs_peer_ = false;    // the peer has newer data: nothing can be decided without it
   bool whole_untold_ = false;  // the peer still takes its copy for the only whole one
@@ -202,15 +208,16 @@ class Primary : public Provider, private LinkEvents {
   WaitList attached_waiters_;
   bool stopping_ = false;
   bool ended_ = false;
-  bool keeping_ = false;   // keep_connected runs
-  bool heard_of_ = false;  // the peer, since the last attempt began
-  bool met_ = false;       // requests have gone to the peer, in this life
+  bool keeping_ = false;    // keep_connected runs
+  bool heard_of_ = false;   // the peer, since the last attempt began
+  bool met_ = false;        // requests have gone to the peer, in this life
+  bool caught_up_ = false;  // a pass has ended, in this life: the peer has all since
   SleepTimer reconnect_;
   SleepTimer tick_timer_;
   char last_attempt_[256] = {};
   AttemptKind last_kind_ = AttemptKind::kNoPeer;
   bool started_ = false;
-  bool was_secondary_ = false;  // when this start began
+  Role last_role_ = Role::kInit;  // of the life before
 
   // Local component.
   bool local_detached_ = false;

@@ -315,6 +315,8 @@ Task<int> Primary::make_ready(Slot& slot) {
 }
 
 void Primary::issue(Slot& slot) {
+  HAST_ASSERT(attached() || (counted_ && !needs_peer_));                  // I2
+  HAST_ASSERT(local_detached_ || map_->ready(slot.offset, slot.length));  // I1
   slot.uncounted = slot.flushing = false;
   slot.losses = losses_;
   // guard:target-writes-through: what this copy has counts for nothing yet, and the peer may lose
@@ -391,11 +393,13 @@ void Primary::note_local(Slot& slot, int rc) {
 }
 
 void Primary::remote_received(Slot& slot) {
+  HAST_ASSERT(link_ == nullptr || slot.link == link_);  // I3
   slot.remote = Outcome::kReceived;
   progress(slot);
 }
 
 void Primary::remote_final(Slot& slot, int error) {
+  HAST_ASSERT(link_ == nullptr || slot.link == link_);  // I3
   slot.remote_errno = error;
   if (slot.remote_done != nullptr) {
     Completion* done = slot.remote_done;
@@ -619,7 +623,8 @@ Task<int> Primary::flush_both() {
   if (peer != 0 || link == nullptr) {
     if (local != 0 || local_detached_) co_return -EIO;
     // What is promised from here on, the peer may never have been given.
-    const bool alone = started_ && unmet_without_its_disk() && map_->sync_count() > 0;
+    const bool alone = started_ && may_be_ahead() && map_->sync_count() > 0;
+    if (alone && needs_peer_) co_return -EIO;                   // guard:behind-promises-nothing
     const int counted = alone ? co_await ensure_counted() : 0;  // guard:count-before-lone-flush
     co_return counted;
   }
@@ -705,7 +710,7 @@ Task<void> Primary::record_stale() {
 /// guard:stale-is-recorded; and the peer has all that our counter spoke of.
 void Primary::note_own_stale(Metadata& metadata, Extra& extra, Primary& self) {
   extra.local_stale = true;
-  metadata.localcnt = std::min(metadata.localcnt, self.peer_remotecnt_);
+  metadata.localcnt = std::min(metadata.localcnt, self.peer_.remotecnt);
   extra.set({});
 }
 

@@ -78,6 +78,11 @@ void Secondary::refusal_text(const Decision& decision, char* out, std::size_t si
                   kSplitBrainText.data());
     return;
   }
+  if (decision.refusal == Refusal::kIncomplete && metadata_.metadata().resuid == 0) {
+    std::snprintf(out, size,
+                  "The secondary's disk is a new one, and the primary's copy is no good one.");
+    return;
+  }
   if (decision.refusal == Refusal::kIncomplete) {
     std::snprintf(out, size, "The secondary's copy is incomplete, and it cannot be the source.");
     return;
@@ -193,6 +198,8 @@ Task<int> Secondary::set_up(SecondaryEnd& end) {
   if (decision.refusal == Refusal::kNone) {
     // guard:good-copy-is-known-as-such
     primary_is_stale_ = decision.source == SyncSource::kSecondary;
+    // It does not say when that has ended: guard:original-tells-no-end
+    if (!config_.extended) primary_is_stale_ = false;
     const int rc = co_await adopt(decision);
     if (rc != 0) {
       end = {66, "META_WRITE", {}};
@@ -504,6 +511,7 @@ Task<int> Secondary::take_payload(Job& job) {
 
 /// The primary has stored the merged map: ours may go (wire-protocol 5.3). Never before.
 Task<int> Secondary::before_first_request() {
+  HAST_ASSERT(!config_.extended || map_stored_there_);  // I1
   // Nothing to clear is the common case: then no write either.
   const uint32_t bytes = map_->map_bytes();
   std::unique_ptr<std::byte[]> map(new std::byte[bytes]);
@@ -536,6 +544,7 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
   }
   int rc = 0;
   if (message.cmd == Command::kMapStored) {
+    map_stored_there_ = true;
     if (message.dirty > 0) {  // guard:target-flag-before-the-first-byte
       failed_since_ = false;  // a pass begins that repairs it
       rc = co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });
@@ -560,6 +569,8 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
 
 /// All is here, but for what has failed since the pass began: that, the primary has been told.
 Task<int> Secondary::end_pass(uint64_t generation) {
+  // It has said so, whether that can be written down here or not: guard:both-are-whole
+  primary_is_stale_ = false;
   while (order_first_ != nullptr) co_await order_waiters_.wait();
   if (failed_since_) {      // guard:failed-within-the-pass
     failed_since_ = false;  // what is copied next comes after this
@@ -572,7 +583,6 @@ Task<int> Secondary::end_pass(uint64_t generation) {
     if (generation != 0) ids.agree(generation);
     extra.set(ids);
   });
-  if (rc == 0) primary_is_stale_ = false;  // guard:both-are-whole
   co_return rc;
 }
 

@@ -104,11 +104,17 @@ uint32_t Synchroniser::chunks_allowed() const {
   return users ? kChunksBesideUsers : kChunksMax;
 }
 
+/// Bytes; the last extent may be a short one.
+uint64_t Synchroniser::length_of(uint32_t extent) const {
+  const uint64_t bytes = primary_.map_->extent_bytes();
+  return std::min(bytes, primary_.metadata_.metadata().datasize - extent * bytes);
+}
+
 /// Begins all chunks of an extent. False: stopped before all were begun.
 Task<bool> Synchroniser::copy_extent(ExtentCopy& copy, bool compare) {
   Activemap& map = *primary_.map_;
   const uint64_t begin = uint64_t{copy.extent} * map.extent_bytes();
-  const uint64_t end = std::min(begin + map.extent_bytes(), primary_.metadata_.metadata().datasize);
+  const uint64_t end = begin + length_of(copy.extent);
   map.sync_begin(copy.extent);
   for (uint64_t offset = begin; offset < end && !stopped_;) {
     Slot* slot = chunks_ < chunks_allowed() ? primary_.pool_.acquire_for_sync() : nullptr;
@@ -207,11 +213,14 @@ void Synchroniser::finish_chunk(ExtentCopy& copy, int rc, uint64_t bytes) {
            -rc);
     }
   } else {
+    copy.confirmed += bytes;
     measure(bytes);
   }
   if (copy.all_begun && copy.chunks_open == 0) {
     const uint8_t target = primary_.source_ == SyncSource::kSecondary ? kLocal : kRemote;
-    primary_.map_->sync_end(copy.extent, target, copy.ok && !stopped_);  // guard:sync-all-chunks
+    const bool copied = copy.ok && !stopped_;                          // guard:sync-all-chunks
+    HAST_ASSERT(!copied || copy.confirmed == length_of(copy.extent));  // I1
+    primary_.map_->sync_end(copy.extent, target, copied);              // no guard: it is `copied`
     if (primary_.unflushed_since_us_ == 0) {
       primary_.unflushed_since_us_ = Loop::current().now_us();
     }
@@ -236,11 +245,12 @@ Task<bool> Synchroniser::finish_pass() {
     // guard:failed-disk-ends-no-pass
     if (!self.attached() || self.map_->sync_count() > 0 || self.local_detached_) return;
     self.counted_ = self.peer_lacks_ = false;
-    metadata.localcnt = self.peer_remotecnt_;
-    metadata.remotecnt = self.peer_localcnt_;
+    metadata.localcnt = self.peer_.remotecnt;
+    metadata.remotecnt = self.peer_.localcnt;
     extra.sync_target = false;
     extra.local_stale = extra.peer_stale = false;
     extra.boot = self.config_.bootid;
+    extra.ahead = self.settings_.replication != Replication::kFullsync;
     if (self.link_->settings().extended) self.offer_generation(extra);
   });
   if (rc != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;
@@ -252,14 +262,20 @@ Task<bool> Synchroniser::finish_pass() {
   if (p.link_->settings().extended) {
     p.whole_untold_ = from_peer;
     Signal done;
-    const uint64_t offered = p.metadata_.extra().generation;
+    const Generations ids = p.metadata_.extra().generations();
+    HAST_ASSERT(ids.current == ids.offered || ids.current == ids.shared);  // I2
+    const uint64_t offered = ids.current;
     p.link_->ask_sync_done(done, offered);
     const int told = co_await done;
     p.whole_untold_ = false;
     if (told != 0 || stopped_) co_return false;
-    p.peer_generation_ = offered;
+    p.peer_.generation = offered;
+    // guard:told-is-shared: a peer that comes with an older one from here on was put back.
+    if (ids.shared != offered) co_await p.update_metadata(Primary::hear_of_end);
+    if (stopped_) co_return false;
   }
   p.source_ = SyncSource::kNone;
+  p.caught_up_ = true;
   co_return true;
 }
 

@@ -36,6 +36,7 @@ class Synchroniser {
   struct ExtentCopy {
     uint32_t extent = 0;
     uint32_t chunks_open = 0;
+    uint64_t confirmed = 0;  // bytes that the target has stored
     bool all_begun = false;
     bool ok = true;
     bool used = false;
@@ -49,6 +50,7 @@ class Synchroniser {
   void finish_chunk(ExtentCopy& copy, int rc, uint64_t bytes);
   ExtentCopy* free_copy();
   uint32_t chunks_allowed() const;
+  uint64_t length_of(uint32_t extent) const;
   Task<bool> finish_pass();
   void measure(uint64_t bytes);
 

@@ -82,6 +82,8 @@ inline constexpr uint32_t kExtContentsEqual = 2;
 inline constexpr uint32_t kExtLostCache = 4;
 /// In the second message: the primary's own copy is stale or half written.
 inline constexpr uint32_t kExtIncomplete = 8;
+/// In the second message, with kExtLostCache: it was the primary when it went down.
+inline constexpr uint32_t kExtLed = 16;
 
 using Token = std::array<std::byte, kTokenBytes>;
 /// In constant time.

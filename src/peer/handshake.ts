@@ -27,6 +27,8 @@ const EXT_CONTENTS_EQUAL = 2;
 const EXT_LOST_CACHE = 4;
 /** Bit of `ext` in the second message: the primary's copy is stale or half written. */
 const EXT_INCOMPLETE = 8;
+/** Bit of `ext` in the second message: the primary was primary when its machine went down. */
+const EXT_LED = 16;
 
 /** Constants of the protocol, compared byte by byte by other implementations. */
 export const REFUSAL = {
@@ -128,6 +130,7 @@ function readHello(area: NvArea, pending: Pending): PeerHello {
     contentsEqual: (bits & EXT_CONTENTS_EQUAL) !== 0,
     lostCache: (bits & EXT_LOST_CACHE) !== 0,
     incomplete: (bits & EXT_INCOMPLETE) !== 0,
+    led: (bits & EXT_LED) !== 0,
     epoch: ours('epoch'),
     bootid: ours('bootid'),
     generation: ours('gen'),

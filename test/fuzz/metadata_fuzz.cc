@@ -70,6 +70,7 @@ Update update_of(Input input, uint8_t choices, const Metadata& before) {
   update.extra.generation = input.byte();
   for (uint64_t& id : update.extra.history) id = input.byte();
   update.extra.peer_stale = (changes & 128) != 0;
+  update.extra.ahead = (changes & 64) != 0;
   update.extra.boot = input.byte();
   return update;
 }

@@ -42,6 +42,28 @@ SecondaryFacts secondary(uint64_t local, uint64_t remote) {
 }
 }  // namespace
 
+TEST(decision, "a peer has all when it has said so, and in no pass that runs (6, 16)") {
+  Metadata metadata;
+  metadata.localcnt = 2;
+  Extra extra;
+  extra.generation = 5;
+  PeerWord peer;
+  peer.ours = true;
+  peer.generation = 5;
+  CHECK(peer_knows_all(peer, SyncSource::kNone, metadata, extra));
+  CHECK(!peer_knows_all(peer, SyncSource::kPrimary, metadata, extra));
+  CHECK(!peer_knows_all(peer, SyncSource::kSecondary, metadata, extra));
+  peer.good = true;
+  CHECK(peer_knows_all(peer, SyncSource::kSecondary, metadata, extra));
+  peer.generation = extra.generation = 0;  // both unknown
+  CHECK(!peer_knows_all(peer, SyncSource::kNone, metadata, extra));
+  peer = {};  // an original
+  peer.remotecnt = 1;
+  CHECK(!peer_knows_all(peer, SyncSource::kNone, metadata, extra));
+  peer.remotecnt = 2;
+  CHECK(peer_knows_all(peer, SyncSource::kPrimary, metadata, extra));
+}
+
 TEST(decision, "all nine cells of the counter table (replication 7)") {
   for (const Row& row : kRows) {
     for (const bool extended : {false, true}) {

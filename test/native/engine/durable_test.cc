@@ -44,6 +44,37 @@ TEST(durable, "the boot id is stored before the first write is answered (F)") {
   }
 }
 
+TEST(durable, "marks that a process has left in the disk's cache are no durable ones (rule 10)") {
+  constexpr uint64_t kAt = 9 * 131072;
+  const auto is_marked = [](ConstBytes disk) {
+    return (static_cast<unsigned>(disk[kMetadataBytes + 1]) >> 1 & 1) != 0;
+  };
+  int found = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    PairOptions options;
+    options.seed = seed;
+    Pair pair(options);
+    pair.connect();
+    pair.cut(true);
+    pair.a().life()->disk->hold(FaultComponent::kWrite, kMetadataBytes, kDataAt - kMetadataBytes);
+    pair.begin(pair.a(), RequestOp::kWrite, kAt, 4096, pattern(1, 4096));
+    pair.loop.advance(kSecond / 10);
+    pair.a().crash();
+    const MemoryDisk& disk = pair.a().disk();
+    if (!is_marked(disk.current()) || is_marked(disk.durable())) continue;
+    ++found;
+    pair.mend();
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    pair.a().life()->disk->hold(FaultComponent::kFlush);
+    pair.begin(pair.a(), RequestOp::kWrite, kAt, 4096, pattern(2, 4096));
+    CHECK(pair.loop.run_until([&] { return has(pair.a(), kAt, pattern(2, 4096)); }, kSecond));
+    CHECK(is_marked(disk.durable()));
+    pair.a().life()->disk->release();
+  }
+  CHECK(found > 0);
+}
+
 TEST(durable, "a power cut is not forgotten by a start without the peer (F)") {
   for (uint64_t seed = 1; seed <= 5; ++seed) {
     Pair pair;

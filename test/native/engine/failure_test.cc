@@ -9,10 +9,6 @@ namespace hast::test {
 
 namespace {
 
-FaultComponent::Fault data_fault(uint32_t kinds, uint64_t times = UINT64_MAX) {
-  return {kinds, -EIO, times, kDataAt, UINT64_MAX};
-}
-
 /// Also marks all of it: the next pass is one over the whole disk.
 void write_everywhere(Pair& pair, uint64_t seed) {
   for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
@@ -541,21 +537,6 @@ TEST(failure, "the only good copy that fails a write is not taken for an incompl
   CHECK(pair.run_until_serving(pair.b()));
 }
 
-namespace {
-/// Node a as the primary that gets from node b what that has written alone.
-void repair_one_block(Pair& pair) {
-  pair.connect();
-  pair.a().crash();
-  pair.b().become_init();
-  pair.b().become_primary();
-  CHECK(pair.run_until_serving(pair.b()));
-  CHECK_EQ(pair.write(pair.b(), 4096, pattern(5, 4096)), 0);
-  pair.b().become_secondary();
-  pair.a().become_primary();
-  CHECK(pair.run_until_serving(pair.a()));
-}
-}  // namespace
-
 TEST(failure,
      "once the primary is whole again, a write that the secondary fails counts (rule 16)") {
   Pair pair;
@@ -567,29 +548,6 @@ TEST(failure,
 }
 
 namespace {
-/// Node a has copied all to node b, which cannot hear yet that the pass has ended.
-void copied_and_untold(Pair& pair) {
-  pair.connect();
-  pair.cut(true);
-  pair.loop.advance(kSecond);
-  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
-  pair.mend();
-  const auto connected = [&pair] { return pair.a().primary()->stats().complete; };
-  CHECK(pair.loop.run_until(connected, 30 * kSecond));
-  CHECK(pair.b().extra().sync_target);
-  pair.b().life()->disk->hold(FaultComponent::kWrite, 0, 4096);
-  const auto ended = [&pair] { return pair.a().metadata().localcnt == 0; };
-  CHECK(pair.loop.run_until(ended, 30 * kSecond));
-  pair.loop.advance(kSecond / 10);
-}
-
-/// Node b goes and comes back, and what it was about to write down is lost.
-void forget_the_end(Pair& pair) {
-  pair.b().power_cut(0);
-  CHECK(pair.b().extra().sync_target);
-  pair.b().become_secondary();
-}
-
 /// The two change roles and come together.
 void switch_roles(Pair& pair) {
   pair.a().become_secondary();

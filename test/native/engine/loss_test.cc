@@ -995,7 +995,7 @@ TEST(loss, "a write lost on the way to the good copy is no success over the next
 
 TEST(loss, "refused at its end, a pass from the peer is not repeated over what came since (16)") {
   uint32_t answered = 0;
-  for (uint64_t us = 1; us <= 1500; us += 5) {
+  for (uint64_t us = 1; us <= 1500; us += 13) {
     PairOptions options;
     options.disk_bytes = 2u << 20;
     options.seed = us;

@@ -653,17 +653,22 @@ SecondReply good_answer() {
 }
 
 /// Plays the set-up up to the answer, with an empty map of the size that it names. The replies'
-/// wire.
-Wire* set_up(ScriptedSecondary& script, const SecondReply& answer) {
+/// wire. One of ours answers with the epoch that it was asked in, `off` by so much.
+Wire* set_up(ScriptedSecondary& script, SecondReply answer, bool ours = false, uint64_t off = 0) {
   Wire* one = script.wire(0);
   one->next(script.loop);
   ByteVector bytes(1024);
   FirstReply hello;
   hello.version = 2;
+  if (ours) hello.ext = kExtExtended;
   bytes.resize(encode_first_reply(Bytes(bytes), 2, hello));
   one->send(script.loop, bytes);
   Wire* two = script.wire(1);
-  two->next(script.loop);
+  const ByteVector question = two->next(script.loop);
+  if (ours) {
+    const auto asked = decode_second_request(ConstBytes(question).subspan(kHeadBytes));
+    answer.extension = {kExtExtended, asked->extension.epoch + off, 1, {}};
+  }
   bytes.resize(1024);
   bytes.resize(encode_second_reply(Bytes(bytes), 2, answer));
   bytes.resize(bytes.size() + answer.payload.size_bytes);
@@ -720,6 +725,14 @@ TEST(peer, "an answer that cannot be is no connection (wire-protocol 5.2)") {
     change(answer);
     set_up(script, answer);
     CHECK_EQ(script.primary->stats().complete, &change == &kChanges[0]);
+  }
+}
+
+TEST(peer, "an answer of another epoch agrees on nothing (I3)") {
+  for (const uint64_t off : {0, 1}) {
+    ScriptedSecondary script(Replication::kFullsync, small_extents());
+    set_up(script, good_answer(), true, off);
+    CHECK_EQ(script.primary->stats().complete, off == 0);
   }
 }
 

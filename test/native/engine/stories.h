@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cerrno>
 
 #include "harness.h"
 #include "sim/pair.h"
@@ -63,6 +64,46 @@ inline bool unmarked_difference(Pair& pair) {
     if (!marked(pair.a(), at / kExtent) && !marked(pair.b(), at / kExtent)) return true;
   }
   return false;
+}
+
+inline FaultComponent::Fault data_fault(uint32_t kinds, uint64_t times = UINT64_MAX) {
+  return {kinds, -EIO, times, kDataAt, UINT64_MAX};
+}
+
+/// Node a as the primary that gets from node b what that has written alone.
+inline void repair_one_block(Pair& pair) {
+  pair.connect();
+  pair.a().crash();
+  pair.b().become_init();
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK_EQ(pair.write(pair.b(), 4096, pattern(5, 4096)), 0);
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+}
+
+/// Node a has copied all to node b, which cannot hear yet that the pass has ended.
+inline void copied_and_untold(Pair& pair) {
+  pair.connect();
+  pair.cut(true);
+  pair.loop.advance(kSecond);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.mend();
+  const auto connected = [&pair] { return pair.a().primary()->stats().complete; };
+  CHECK(pair.loop.run_until(connected, 30 * kSecond));
+  CHECK(pair.b().extra().sync_target);
+  pair.b().life()->disk->hold(FaultComponent::kWrite, 0, 4096);
+  const auto ended = [&pair] { return pair.a().metadata().localcnt == 0; };
+  CHECK(pair.loop.run_until(ended, 30 * kSecond));
+  pair.loop.advance(kSecond / 10);
+}
+
+/// Node b goes and comes back, and what it was about to write down is lost.
+inline void forget_the_end(Pair& pair) {
+  pair.b().power_cut(0);
+  CHECK(pair.b().extra().sync_target);
+  pair.b().become_secondary();
 }
 
 /// Writes of a client that never rests, to so many extents in turn.

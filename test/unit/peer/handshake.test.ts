@@ -102,6 +102,7 @@ for (const { name, messages } of vectors<{ sessions: { name: string; messages: M
       contentsEqual: false,
       lostCache: false,
       incomplete: false,
+      led: false,
       epoch: 0n,
       bootid: 0n,
       generation: 0n,

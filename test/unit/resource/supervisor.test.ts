@@ -97,6 +97,7 @@ async function makePair(): Promise<Fake> {
       contentsEqual: false,
       lostCache: false,
       incomplete: false,
+      led: false,
       epoch: 0n,
       bootid: 0n,
       generation: 0n,
