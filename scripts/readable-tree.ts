@@ -3,7 +3,7 @@
 import { chmodSync, cpSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { workersCanRun } from './demo/installation.ts';
+import { nobodyCanRun, openToAll, workersCanRun } from './demo/installation.ts';
 
 /** The working folder if workers can run there, else a copy of it that goes when we end. */
 export function readableTree(): string {
@@ -23,6 +23,11 @@ export function readableTree(): string {
   for (const part of [...parts, ...built]) {
     const options = { recursive: true, preserveTimestamps: true, verbatimSymlinks: true };
     cpSync(join(root, part), join(copy, part), options);
+  }
+  openToAll(copy);
+  if (!workersCanRun(copy)) {
+    process.stderr.write(`${nobodyCanRun('the tests')}\n`);
+    process.exit(1);
   }
   return copy;
 }

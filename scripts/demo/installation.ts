@@ -25,9 +25,22 @@ function canRun(root: string, uid: number, gid: number): boolean {
   return spawnSync(process.execPath, [program, '--check'], options).status === 0;
 }
 
+/** What to do when not even a copy helps. */
+export function nobodyCanRun(what: string): string {
+  return (
+    `A worker is never root: here it runs as ${USER}, who cannot run ${process.execPath}.\n` +
+    `Run ${what} as an ordinary user, or with a node that everybody can run.`
+  );
+}
+
 /** Whether workers that root starts could run from there; of anybody else they always can. */
 export function workersCanRun(root: string): boolean {
   return process.getuid?.() !== 0 || canRun(root, numberOf('-u'), numberOf('-g'));
+}
+
+/** As `git clone` leaves it with the usual umask, whatever root's is. */
+export function openToAll(path: string): void {
+  spawnSync('chmod', ['-R', 'go+rX', path]);
 }
 
 /** What hastd needs to run, and nothing of what it is built with. */
@@ -37,6 +50,7 @@ async function copyTo(root: string): Promise<void> {
   for (const part of [...PARTS, ...packages.map((path) => relative(ROOT, path))]) {
     cpSync(join(ROOT, part), join(root, part), { recursive: true });
   }
+  openToAll(root);
 }
 
 /** Root's checkout may lie where nobody else can look: then a copy serves in its place. */
@@ -50,10 +64,7 @@ export async function readableInstallation(directory: string): Promise<Installat
   chmodSync(directory, 0o711);
   await copyTo(copy);
   if (!canRun(copy, uid, gid)) {
-    throw new DemoError(
-      `A worker is never root: here it runs as ${USER}, who cannot run ${process.execPath}.\n` +
-        'Run the demo as an ordinary user, or with a node that everybody can run.',
-    );
+    throw new DemoError(nobodyCanRun('the demo'));
   }
   return { root: copy, user: USER };
 }

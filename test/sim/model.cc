@@ -64,7 +64,7 @@ void BlockModel::forget_unflushed() {
   }
 }
 
-void BlockModel::take_as_is(ConstBytes data) {
+void BlockModel::take_as_is(ConstBytes data, ConstBytes durable) {
   changed_ = true;
   end_all_unknown();
   const uint64_t at = now();
@@ -76,9 +76,11 @@ void BlockModel::take_as_is(ConstBytes data) {
     uint64_t tag = 0;
     std::memcpy(&tag, found.data(), sizeof tag);
     fill(expected, tag, number);
-    block.wild = std::memcmp(expected, found.data(), kBlock) != 0;
-    // What a power cut brings back may be any of the older ones, so these stay.
-    if (!block.wild && (tag != 0 || !block.versions.empty())) {
+    const bool known = std::memcmp(expected, found.data(), kBlock) == 0;
+    // What a power cut brings back may be any of the older ones, also one that was pruned.
+    const ConstBytes kept = durable.subspan(number * kBlock, kBlock);
+    block.wild = !known || std::memcmp(kept.data(), found.data(), kBlock) != 0;
+    if (known && (tag != 0 || !block.versions.empty())) {
       block.versions.push_back({0, tag, at, at, true, false});
     }
   }

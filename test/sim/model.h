@@ -29,7 +29,8 @@ class BlockModel {
   /// Only what was flushed is promised from here on, of all writes that have begun.
   void forget_unflushed();
   /// The operator has decided that what is on this copy counts, whatever it is.
-  void take_as_is(ConstBytes data);
+  /// `durable`: what a power cut leaves of it at least.
+  void take_as_is(ConstBytes data, ConstBytes durable);
   /// Every write under way ends without a word: its node will never answer.
   void end_all_unknown();
   /// May a read that began at `begun` give these bytes for the block?
@@ -52,7 +53,7 @@ class BlockModel {
   };
   struct Block {
     std::vector<Version> versions;
-    bool wild = false;  // the copy that counts had something here that nobody wrote
+    bool wild = false;  // the copy that counts has, or may fall back to, what no version tells
   };
   struct Span {
     uint64_t first;

@@ -121,6 +121,7 @@ std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::s
 }
 
 void TestHost::log(LogLevel level, std::string_view text) {
+  log_lines.emplace_back(text);
   if (node != nullptr) node->log_.emplace_back(text);
   static const bool loud = std::getenv("HAST_TEST_LOG") != nullptr;
   if (loud) {
@@ -190,6 +191,11 @@ Extra Node::extra() const {
 ConstBytes Node::data() const {
   const Metadata m = metadata();
   return disk_->current().subspan(m.offset, m.datasize);
+}
+
+ConstBytes Node::durable_data() const {
+  const Metadata m = metadata();
+  return disk_->durable().subspan(m.offset, m.datasize);
 }
 
 std::vector<std::byte> Node::map() const {
@@ -452,6 +458,7 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   primary.contents_equal = (bits & kExtContentsEqual) != 0;
   primary.lost_cache = (bits & kExtLostCache) != 0;
   primary.incomplete = (bits & kExtIncomplete) != 0;
+  primary.led = (bits & kExtLed) != 0;
   primary.generations = message.extension.generations;
   config.bootid = bootid_;
   config.version = half_version_;

@@ -48,7 +48,7 @@ struct Meeting {
 /// The engine's host in a test: remembers what it was told.
 struct TestHost : EngineHost {
   Node* node = nullptr;
-  std::vector<std::string> log_lines;
+  std::vector<std::string> log_lines;  ///< of this life
   std::vector<EventName> events;
   bool is_ready = false;
   Random random_source{1};
@@ -136,6 +136,8 @@ class Node {
   void power_cut(uint64_t seed, bool silently = false);
   /// User data as a read of the disk gives it now.
   ConstBytes data() const;
+  /// What the next power cut leaves of it at least.
+  ConstBytes durable_data() const;
   Metadata metadata() const;
   Extra extra() const;
   bool map_empty() const;

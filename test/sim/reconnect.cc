@@ -58,7 +58,7 @@ std::size_t weight_of(const Story& story) {
   std::size_t weight = 0;
   for (const Event& event : std::span(story).subspan(in_sync ? 3 : 0)) {
     const bool rare =
-        event.stop > 0 || std::string_view("uvklFN").find(event.what) != std::string_view::npos;
+        event.stop > 0 || std::string_view("uvegklFN").find(event.what) != std::string_view::npos;
     weight += rare ? 2 : 1;
   }
   return weight;
@@ -104,7 +104,7 @@ class Explorer {
     {
       World world(explored_.beginning);
       for (const Event& event : story) world.happen(event);
-      for (const char what : std::string_view("wfuvcmxlkSPFN")) {
+      for (const char what : kEvents) {
         for (int node = 0; node < 2; ++node) {
           if (node == 1 && (what == 'c' || what == 'm')) continue;
           if (world.possible({what, node, 0})) events.push_back({what, node, 0});

@@ -178,9 +178,9 @@ meeting is not in the table, or when this page is not what the program writes.
 A primary P connects to a secondary S. S looks at what both say of themselves and decides, once:
 the data are copied from P to S or from S to P, all of them or the marked extents (those of both
 maps), or the connection is refused and an operator must choose. Two nodes on very small disks
-were told every short story of roles, writes, crashes, power cuts, new disks and links that go,
-also in the middle of a set-up; each write goes to a block of its own, so that it is known who has
-what.
+were told every short story of roles, writes, crashes, power cuts, failing and new disks and links
+that go, also in the middle of a set-up; each write goes to a block of its own, so that it is known
+who has what.
 
 After every event it was checked that nothing is lost that was acknowledged, as far as the mode
 promises it and unless an operator gave it up by `role -f` or a new disk; that nodes that have
@@ -200,16 +200,17 @@ constexpr const char* kLegend = R"(
   written alone
 - P:S counters: the same of P
 - S copy, P copy: `whole`; `incomplete`: a copy to it has not ended; `stale`: its disk was given
-  up; `-f`: forced to be primary
-- S power, P power: `lost`: its machine went down before all was flushed
+  up, in a life before or (`given up`) in this one; `-f`: forced to be primary
+- S power, P power: `lost`: its machine went down before all was flushed; `lost as P`: as primary
 - P knows S: is the state of S's data one that P has had, or has given to S? `S knows P`: the
   other way round; `unknown`: one of them has none to tell
 - who has more: whose disk has, in truth, a write that the other one lacks: P, S, both or none;
   also one that was never acknowledged, or that an operator gave up
 
 A story: `S` secondary, `P` primary, `F` primary -f, `w` write, `f` flush, `u` dies in a write
-that its own disk has, `v` dies in a write that its peer has, `x` dies, `l` loses power and what
-was not flushed, `k` loses power and nothing else, `N` gets a new disk, each with the node a or b;
+that its own disk has, `v` dies in a write that its peer has, `e` a write, of which this node's
+disk fails, `g` a flush that this node's disk fails, `x` dies, `l` loses power and what was not
+flushed, `k` loses power and nothing else, `N` gets a new disk, each with the node a or b;
 `c` the link goes, `m` it comes back; `/3`: it goes again when three things have changed on the
 disks.
 

@@ -30,13 +30,14 @@ Outcome run_plan(const Plan& plan, std::FILE* notes);
 /// did, never asked of the engine's own counters.
 struct Belief {
   int primary = -1;
-  bool up[2] = {};           ///< secondary or primary
-  bool cut[2] = {};          ///< lost power as primary, and has not been in sync since
-  bool fell[2] = {};         ///< lost power as secondary, and has not been in sync since
-  bool sick[2] = {};         ///< its disk was told to fail, in this life
-  bool lost[2] = {};         ///< something went astray on its disk: nothing there is promised
-  bool may_fail = false;     ///< a disk has failed: requests may fail, too
-  bool first_good = true;    ///< the primary's disk has all that was acknowledged
+  bool up[2] = {};         ///< secondary or primary
+  bool cut[2] = {};        ///< lost power as primary, and has not been in sync since
+  bool fell[2] = {};       ///< lost power as secondary, and has not been in sync since
+  bool sick[2] = {};       ///< its disk was told to fail, in this life
+  bool lost[2] = {};       ///< something went astray on its disk: nothing there is promised
+  bool fragile[2] = {};    ///< served by force after a failed flush: a power cut may take any of it
+  bool may_fail = false;   ///< a disk has failed: requests may fail, too
+  bool first_good = true;  ///< the primary's disk has all that was acknowledged
   bool second_good = false;  ///< so has the other one
   /// The primary may not have noticed yet that the other copy is worse than it thinks: so many
   /// ends of a connection it must have told of before its word counts again.
@@ -116,7 +117,7 @@ class Run {
   void kill(int index, bool power, bool silently, uint64_t seed);
   void lose_primary(Random random, bool both);
   bool take_over_refused(Random& random, int other);
-  void come_back(Random& random, int dead, bool power, bool was_stale);
+  void come_back(Random& random, int dead, bool power, bool was_stale, bool peer_has_it);
   void lose_secondary(Random random);
   void switch_over();
   void force_take_over(Random random);

@@ -162,10 +162,10 @@ void Run::astray_first(FaultComponent::Fault fault) {
   if (is_.was_async) model_.forget_unflushed();
   if (!never && overwritten) note("the other copy may have been overwritten");
   node(bad).replace_disk();
-  is_.lost[bad] = is_.cut[bad] = false;
+  is_.lost[bad] = is_.fragile[bad] = is_.cut[bad] = false;
   is_.second_good = false;
-  if (!promote(1 - bad)) return;
-  if (overwritten) model_.take_as_is(node(1 - bad).data());
+  if (!promote(1 - bad, false, overwritten)) return;
+  if (overwritten) model_.take_as_is(node(1 - bad).data(), node(1 - bad).durable_data());
   secondary(bad);
 }
 
@@ -179,7 +179,7 @@ void Run::replace_secondary() {
   doubt_second();
   node(other).become_init();
   node(other).replace_disk();
-  is_.lost[other] = is_.cut[other] = is_.fell[other] = false;
+  is_.lost[other] = is_.fragile[other] = is_.cut[other] = is_.fell[other] = false;
   is_.lone = true;
   secondary(other);
 }

@@ -73,13 +73,16 @@ void Run::lose_primary(Random random, bool both) {
                        is_.second_good && (in_sync || !now.complete || !is_.first_good);
   const bool was_stale = !is_.first_good;
   const bool was_up = is_.up[other];
+  // An original does not say that it has lost power, and its peer would not hear it.
+  const bool peer_has_it =
+      has_all && !is_.was_async && !both && !is_.fell[other] && !pair_.options.original_peer;
   // What a disk that went astray would give back is no repair: that were two failures.
-  bool power = random.chance(1, 2) && !is_.lost[other];
+  bool power = random.chance(1, 2) && !is_.lost[other] && !is_.fragile[dead];
   kill(dead, power, random.chance(1, 2), random.next());
   is_.cut[dead] = is_.cut[dead] || power;
   is_.primary = -1;
   if (both && was_up && !is_.sick[dead]) {
-    const bool power_too = random.chance(1, 2);
+    const bool power_too = random.chance(1, 2) && !is_.fragile[other];
     kill(other, power_too, false, random.next());
     power = power || power_too;
   }
@@ -98,14 +101,14 @@ void Run::lose_primary(Random random, bool both) {
     }
     if (is_.primary >= 0 || !outcome_.ok) return;
     secondary(other);
-    return come_back(random, dead, power, was_stale);
+    return come_back(random, dead, power, was_stale, peer_has_it);
   }
   // Half a copy must not be served: ours refuse it.
   const bool half = !pair_.options.original_peer && now.complete && was_up && !both &&
                     !is_.lost[other] && !is_.sick[other] && !is_.second_good && !is_.lone &&
                     !is_blank(other);
   if (half && random.chance(1, 2) && take_over_refused(random, other)) return;
-  if (outcome_.ok) come_back(random, dead, power, was_stale);
+  if (outcome_.ok) come_back(random, dead, power, was_stale, peer_has_it);
 }
 
 /// True when the other one serves although it may lack something: then it must have all.
@@ -121,7 +124,8 @@ bool Run::take_over_refused(Random&, int other) {
   return false;
 }
 
-void Run::come_back(Random& random, int dead, bool power, bool was_stale) {
+/// `peer_has_it`: all that was acknowledged, though perhaps not flushed.
+void Run::come_back(Random& random, int dead, bool power, bool was_stale, bool peer_has_it) {
   const int other = 1 - dead;
   if (random.chance(1, 2)) mend();
   // Half a copy is not served here either: then the other one has the good data.
@@ -133,22 +137,23 @@ void Run::come_back(Random& random, int dead, bool power, bool was_stale) {
     if (!is_.up[other]) secondary(other);
     is_.may_fail = true;
   }
-  if (power) {
-    model_.forget_unflushed();
-    is_.may_fail = true;  // it may need the peer for what it had not flushed
-  }
+  if (power) is_.may_fail = true;  // it may need the peer for what it had not flushed
   is_.second_good = false;
-  promote(dead, half);
-  if (is_.primary >= 0 || !outcome_.ok) return;
+  const bool serves = promote(dead, half);
+  // The peer gives back what the power cut took, if it is there to be asked.
+  const bool given_back = peer_has_it && (!serves || stats().complete);
+  if (power && !given_back) model_.forget_unflushed();
+  if (serves || !outcome_.ok) return;
   secondary(dead);
   // Both have lost power since they were in sync: then neither may be whole, and the operator
   // decides.
   const auto fell = [this](int i) { return is_.cut[i] || is_.fell[i]; };
   const bool decides = fell(0) && fell(1);
   if (!promote(other, decides) && decides && outcome_.ok && promote(other, false, true)) {
-    model_.take_as_is(node(other).data());
+    model_.take_as_is(node(other).data(), node(other).durable_data());
     node(dead).become_init();
     node(dead).replace_disk();
+    is_.fragile[dead] = false;
     is_.up[dead] = false;
     is_.lone = true;
   }
@@ -160,7 +165,7 @@ void Run::lose_secondary(Random random) {
   const int other = 1 - is_.primary;
   if (is_.primary < 0 || !is_.up[other]) return;
   poll();
-  const bool power = random.chance(1, 2);
+  const bool power = random.chance(1, 2) && !is_.fragile[other];
   if (power && !is_.first_good) return;  // the only good copy: not promised
   // With a failing disk at the primary this would be the second failure at once.
   if (is_.sick[is_.primary]) return;
@@ -211,13 +216,14 @@ void Run::force_take_over(Random random) {
   const int dead = is_.primary;
   const int other = 1 - dead;
   if (!is_.up[other] || is_.lost[other] || is_blank(other)) return;
-  kill(dead, random.chance(1, 2), false, random.next());
+  kill(dead, random.chance(1, 2) && !is_.fragile[dead], false, random.next());
   is_.primary = -1;
   poll();
+  is_.fragile[other] = is_.fragile[other] || node(other).extra().local_stale;
   if (!promote(other, false, true)) return;
-  model_.take_as_is(node(other).data());
+  model_.take_as_is(node(other).data(), node(other).durable_data());
   node(dead).replace_disk();
-  is_.lost[dead] = is_.cut[dead] = is_.cut[other] = false;
+  is_.lost[dead] = is_.fragile[dead] = is_.cut[dead] = is_.cut[other] = false;
   is_.first_good = true;
   is_.second_good = false;
   is_.lone = true;

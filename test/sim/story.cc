@@ -1,6 +1,7 @@
 #include "sim/story.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "sim/checkers.h"
@@ -12,7 +13,6 @@ constexpr uint64_t kSecond = 1'000'000;
 constexpr uint32_t kBlock = 4096;
 constexpr unsigned kBlocks = 30;
 constexpr unsigned kJunkBlock = 29;
-constexpr std::string_view kKinds = "wfuvcmxlkSPFN";
 
 PairOptions options_of(const Beginning& beginning) {
   PairOptions options;
@@ -63,6 +63,10 @@ std::string words_of(const Event& event) {
       return name + " dies in a write that it has";
     case 'v':
       return name + " dies in a write that its peer has";
+    case 'e':
+      return "a write, which fails at " + name;
+    case 'g':
+      return "a flush, which fails at " + name;
     case 'c':
       return "the link goes";
     case 'm':
@@ -85,6 +89,14 @@ std::string words_of(const Event& event) {
       return "?";
   }
 }
+/// Its own disk, in this life.
+bool gave_up(Node& primary) {
+  const std::vector<std::string>& log = primary.life()->host.log_lines;
+  return std::any_of(log.begin(), log.end(), [](const std::string& line) {
+    return line.find("detached. All I/O") != std::string::npos;
+  });
+}
+
 bool has_node(char what) { return what != 'c' && what != 'm'; }
 }  // namespace
 
@@ -121,7 +133,7 @@ bool read_story(std::string_view text, Story& out) {
     const std::string_view word = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
     Event event;
-    if (word.empty() || kKinds.find(word[0]) == kKinds.npos) return false;
+    if (word.empty() || kEvents.find(word[0]) == kEvents.npos) return false;
     event.what = word[0];
     const std::size_t used = has_node(event.what) ? 2 : 1;
     if (word.size() < used) return false;
@@ -185,6 +197,10 @@ bool World::possible(const Event& event) const {
       return node.serving() &&
              self.pair_.a().disk().unflushed_writes() + self.pair_.b().disk().unflushed_writes() >
                  0;
+    case 'e':
+      return asked(event.node) >= 0 && !full();
+    case 'g':
+      return asked(event.node) >= 0 && node.disk().unflushed_writes() > 0;
     case 'c':
       return !pair_.link_down();
     case 'm':
@@ -259,6 +275,9 @@ void World::carry_out(const Event& event) {
       return write(event.node, event.what);
     case 'f':
       return flush(event.node);
+    case 'e':
+    case 'g':
+      return fail(event.node, event.what == 'g');
     case 'c':
       return pair_.cut(true);
     case 'm':
@@ -306,9 +325,35 @@ void World::flush(int node) {
   if (operation->done && operation->error == 0) flushed_ |= promised_ & has(node);
 }
 
+/// The primary of whose requests this node's disk is to carry out a part; -1 without one.
+int World::asked(int node) const {
+  World& self = const_cast<World&>(*this);
+  if (self.pair_.node(node).serving()) return node;
+  Node& peer = self.pair_.node(1 - node);
+  return peer.serving() && peer.primary()->stats().complete ? 1 - node : -1;
+}
+
+/// Its disk fails one operation, and is good again.
+void World::fail(int node, bool in_flush) {
+  Node& n = pair_.node(node);
+  const int primary = asked(node);
+  FaultComponent::Fault fault;
+  fault.kinds = in_flush ? FaultComponent::kFlush : FaultComponent::kWrite;
+  fault.error = -EIO;
+  fault.times = 1;
+  if (!in_flush) fault.offset = n.metadata().offset;
+  n.life()->disk->add_fault(fault);
+  if (in_flush) {
+    flush(primary);
+  } else {
+    write(primary, 'w');
+  }
+  if (n.life() != nullptr) n.life()->disk->clear_faults();
+}
+
 void World::take_power(int node, bool keep) {
   Node& n = pair_.node(node);
-  const bool served = n.serving();
+  const bool served = n.serving() || n.metadata().prevrole == Role::kPrimary;
   const uint32_t before = has(node);
   n.disk().keep_at_cut(keep ? ~uint64_t{0} : 0);
   n.power_cut(1);
@@ -320,6 +365,8 @@ void World::take_power(int node, bool keep) {
   if (n.extra().lost_cache(n.bootid()) && peer.extra().lost_cache(peer.bootid())) {
     promised_ &= (has(0) & has(1)) | flushed_;
   }
+  // The peer, in the middle of a pass, takes its own copy for an incomplete one.
+  if (peer.extra().sync_target) promised_ &= has(node) | flushed_;
 }
 
 void World::take_role(int node, bool force) {
@@ -384,12 +431,12 @@ void World::meet(const Meeting& meeting) {
   f.emplace_back(compare(s.localcnt, p.remotecnt));
   f.emplace_back(compare(p.localcnt, s.remotecnt));
   f.emplace_back(s.stale ? "stale" : s.incomplete ? "incomplete" : "whole");
-  f.emplace_back(s.lost_cache ? "lost" : "kept");
+  f.emplace_back(s.lost_cache ? (s.led ? "lost as P" : "lost") : "kept");
   const std::string force = forced_[other_] ? " -f" : "";
-  const std::string copy(copy_of(own));
+  const std::string copy(gave_up(primary) ? "given up" : copy_of(own));
   const bool lost = own.lost_cache(primary.bootid());
-  f.push_back(copy == "whole" ? copy : copy + force);
-  f.push_back(lost ? "lost" + force : "kept");
+  f.push_back(copy == "whole" || copy == "given up" ? copy : copy + force);
+  f.push_back(lost ? (p.led ? "lost as P" : "lost") + force : "kept");
   f.emplace_back(line_of(p.generations, s.generations));
   f.emplace_back(line_of(s.generations, p.generations));
   f.emplace_back("-");
@@ -402,7 +449,8 @@ void World::meet(const Meeting& meeting) {
   if (diverged && decision.refusal == Refusal::kNone && !beginning_.original) {
     find("diverged, and not refused");
   }
-  const bool both_served = fresh || (served_[0] && served_[1]);
+  // A copy that is forced, though it lacks what the other one has, has left the common line, too.
+  const bool both_served = fresh || (served_[0] && served_[1]) || forced_[other_];
   if (decision.refusal == Refusal::kSplitBrain && !beginning_.original && !both_served) {
     find("split-brain, and one of them has not served since they were in sync");
   }
@@ -475,7 +523,7 @@ bool World::in_sync(int primary) const {
   Node& node = const_cast<World&>(*this).pair_.node(primary);
   const EngineStats stats = node.primary()->stats();
   return stats.complete && stats.state == EngineState::kInSync && stats.dirty_bytes == 0 &&
-         stats.in_flight == 0 && !node.extra().sync_target;
+         stats.in_flight == 0 && !stats.local_stale && !node.extra().sync_target;
 }
 
 void World::settle() {
@@ -491,7 +539,8 @@ void World::settle() {
     const bool settled = run(
         [&] {
           if (!pair_.node(primary).serving()) return true;
-          if (pair_.node(primary).primary()->stats().complete) return in_sync(primary);
+          const EngineStats stats = pair_.node(primary).primary()->stats();
+          if (stats.complete) return stats.local_stale || in_sync(primary);
           return met_ && pair_.loop.now_us() > met_at_us_ + kSecond / 2;
         },
         25 * kSecond);
@@ -540,6 +589,7 @@ std::string World::half(int me) const {
   text += e.sync_target ? 't' : '-';
   text += e.local_stale ? 's' : '-';
   text += e.peer_stale ? 'p' : '-';
+  text += e.ahead ? 'a' : '-';
   text += e.boot == 0 ? '-' : e.lost_cache(n.bootid()) ? 'L' : 'b';
   text += e.generation == kGenerationOfEqualContents ? 'e' : '-';
   text += n.map_empty() ? '-' : 'm';

@@ -23,6 +23,9 @@ struct Beginning {
 std::string name_of(const Beginning& beginning);
 bool read_beginning(std::string_view text, Beginning& out);
 
+/// What can happen, a letter each; `tell` has the words.
+constexpr std::string_view kEvents = "wfuvegcmxlkSPFN";
+
 /// One thing that happens. As text: `wa`, `c`, or with the step of the next set-up after which the
 /// link goes, `Pa/3`.
 struct Event {
@@ -71,6 +74,8 @@ class World {
   void carry_out(const Event& event);
   void write(int node, char how);
   void flush(int node);
+  int asked(int node) const;
+  void fail(int node, bool in_flush);
   void take_power(int node, bool keep);
   void take_role(int node, bool force);
   void begin_serving(int node);
