@@ -59,11 +59,11 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'mode-outlives-its-life',
     file: 'engine/primary.cc',
-    find: 'extra.ahead = extra.ahead || loose;',
-    replace: 'extra.ahead = loose;',
+    find: 'extra.ahead = extra.ahead || self.loose();',
+    replace: 'extra.ahead = self.loose();',
     and: {
-      find: 'const bool ahead = own.ahead || settings_',
-      replace: 'const bool ahead = settings_',
+      find: 'const bool ahead = own.ahead || loose();',
+      replace: 'const bool ahead = loose();',
     },
   },
   {
@@ -87,11 +87,11 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'adopted-as-decided',
     file: 'engine/primary.cc',
-    find: 'if (counting_ || count != attempt.sent_localcnt) co_return -EAGAIN;',
+    find: 'if (counting_ || told != attempt.sent_localcnt) co_return -EAGAIN;',
     replace: '',
     and: {
       file: 'engine/connector.cc',
-      find: 'if (our_count(facts) != attempt.sent_localcnt) {',
+      find: 'if (count_told(metadata_.metadata(), facts.counted_there) != attempt.sent_localcnt) {',
       replace: 'if (false) {',
     },
   },
@@ -389,12 +389,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'sync-all-chunks',
     file: 'engine/synchroniser.cc',
-    find: 'const bool copied = copy.ok && !stopped_;',
+    find: 'const bool copied = copy.confirmed == length_of(copy.extent) && !stopped_;',
     replace: 'failed_chunk_ = false; const bool copied = true;',
-    and: {
-      find: 'HAST_ASSERT(!copied || copy.confirmed == length_of(copy.extent));',
-      replace: '',
-    },
   },
   {
     guard: 'copied-is-flushed',
@@ -537,8 +533,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'given-up-is-not-newer',
     file: 'engine/connector.cc',
-    find: 'return facts.counted_there ? std::min(own, *facts.counted_there) : own;',
-    replace: 'return own;',
+    find: 'return std::min(own.localcnt, counted_there.value_or(own.localcnt));',
+    replace: 'return own.localcnt;',
   },
   {
     guard: 'old-epoch-has-no-effect',

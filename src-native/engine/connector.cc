@@ -72,6 +72,11 @@ struct SetupTimer : Timer {
   }
 };
 
+uint64_t count_told(const Metadata& own, std::optional<uint64_t> counted_there) {
+  // guard:given-up-is-not-newer
+  return std::min(own.localcnt, counted_there.value_or(own.localcnt));
+}
+
 void Connector::stop() {
   stopped_ = true;
   dialer_.cancel();
@@ -291,7 +296,7 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   message.token = token_;
   message.virgin = virgin_;
   message.resuid = metadata.resuid;
-  message.localcnt = attempt.sent_localcnt = our_count(facts);
+  message.localcnt = attempt.sent_localcnt = count_told(metadata, facts.counted_there);
   message.remotecnt = metadata.remotecnt;
   if (extended_) {
     message.extension = {our_bits(facts), host_.random(), facts.bootid,
@@ -311,13 +316,6 @@ Task<void> Connector::second_connection(const ConnectorFacts& facts, Attempt& at
   scope.spawn(run_link(attempt));
 }
 
-/// A disk that was given up has nothing that the peer lacks, whatever could be stored there.
-uint64_t Connector::our_count(const ConnectorFacts& facts) const {
-  const uint64_t own = metadata_.metadata().localcnt;
-  // guard:given-up-is-not-newer
-  return facts.counted_there ? std::min(own, *facts.counted_there) : own;
-}
-
 /// What the peer must know of our copy; nothing, when the operator has said that it counts.
 uint32_t Connector::our_bits(const ConnectorFacts& facts) const {
   const Extra& own = metadata_.extra();
@@ -325,8 +323,7 @@ uint32_t Connector::our_bits(const ConnectorFacts& facts) const {
   if (equal_) bits |= kExtContentsEqual;
   if (facts.counted_there) bits |= kExtIncomplete;
   if (facts.forced) return bits;
-  if (own.lost_cache(facts.bootid)) bits |= kExtLostCache;
-  if (own.lost_cache(facts.bootid) && facts.led) bits |= kExtLed;
+  if (own.lost_cache(facts.bootid)) bits |= kExtLostCache | (facts.led ? kExtLed : 0);
   if (own.sync_target || own.local_stale) bits |= kExtIncomplete;
   return bits;
 }
@@ -410,7 +407,7 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
     }
   }
   // No guard: adopted-as-decided looks again. This one asks again at once.
-  if (our_count(facts) != attempt.sent_localcnt) {
+  if (count_told(metadata_.metadata(), facts.counted_there) != attempt.sent_localcnt) {
     say(attempt, AttemptKind::kChanged, "a write was counted during the set-up");
     co_return;
   }

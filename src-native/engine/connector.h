@@ -59,6 +59,10 @@ struct ConnectorFacts {
   std::string secret;  ///< shared with the peer; empty: none
 };
 
+/// Our own count, as the peer is told of it: a disk that was given up has nothing that the peer
+/// lacks, whatever could be stored there. `counted_there`: as in `ConnectorFacts`.
+uint64_t count_told(const Metadata& own, std::optional<uint64_t> counted_there);
+
 /// The primary's side of the set-up (wire-protocol 4): both connections, M1 to R2 and the map.
 /// Touches nothing but the resource id, which it creates when there is none. Loop thread only.
 class Connector {
@@ -88,7 +92,6 @@ class Connector {
   Task<void> fail_link(Attempt& attempt, Scope& scope);
   uint32_t left_ms() const;
   uint32_t our_bits(const ConnectorFacts& facts) const;
-  uint64_t our_count(const ConnectorFacts& facts) const;
   void refuse(Attempt& attempt, std::string_view text, bool wait);
 
   Dialer& dialer_;

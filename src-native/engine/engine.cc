@@ -43,7 +43,6 @@ class RingDialer final : public Dialer {
     int rc = -EHOSTUNREACH;
     for (const PeerAddress& peer : peers) {
       const uint64_t now = ring_.now_us();
-      if (cancelled_) co_return -ECANCELED;
       if (now >= end_us) co_return -ETIMEDOUT;
       TcpTarget target;
       target.to = peer.address;
@@ -58,16 +57,12 @@ class RingDialer final : public Dialer {
     co_return rc;
   }
 
-  void cancel() override {
-    cancelled_ = true;
-    cancel_.cancel();
-  }
+  void cancel() override { cancel_.cancel(); }
 
  private:
   Ring& ring_;
   const EngineTuning& tuning_;
   ConnectCancel cancel_;
-  bool cancelled_ = false;
 };
 
 }  // namespace

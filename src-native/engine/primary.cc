@@ -202,15 +202,14 @@ void Primary::take_boot(Metadata&, Extra& extra, Primary& self) {
 /// power cut that has taken something is remembered until that is settled.
 Task<void> Primary::note_life() {
   const Extra& own = metadata_.extra();
-  const bool ahead = own.ahead || settings_.replication != Replication::kFullsync;
+  const bool ahead = own.ahead || loose();
   const bool fell = own.lost_cache(config_.bootid);
   if ((own.boot == config_.bootid || fell) && own.ahead == ahead) co_return;
   // No guard: it is one with the call.
   co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
     // guard:power-cut-is-not-forgotten
     if (!extra.lost_cache(self.config_.bootid)) extra.boot = self.config_.bootid;
-    const bool loose = self.settings_.replication != Replication::kFullsync;
-    extra.ahead = extra.ahead || loose;  // guard:mode-outlives-its-life
+    extra.ahead = extra.ahead || self.loose();  // guard:mode-outlives-its-life
   });
 }
 
@@ -340,11 +339,10 @@ void Primary::attach(Link& link) {
 
 /// Takes over what the set-up has agreed on. 0: requests may go over the link.
 Task<int> Primary::adopt(Attempt& attempt) {
-  const uint64_t own = metadata_.metadata().localcnt;
-  const uint64_t count = std::min(own, counted_there().value_or(own));
+  const uint64_t told = count_told(metadata_.metadata(), counted_there());
   // A lone write may have been counted since the peer decided; then it decided on old facts:
   // guard:adopted-as-decided
-  if (counting_ || count != attempt.sent_localcnt) co_return -EAGAIN;
+  if (counting_ || told != attempt.sent_localcnt) co_return -EAGAIN;
   peer_ = word_of(attempt);
   const int usable =
       local_detached_ ? adopt_without_disk(attempt) : co_await agree_on_source(attempt);
@@ -655,11 +653,11 @@ Task<void> Primary::note_clean() {
 // -------------------------------------------------------------------------
 
 void Primary::reconfigure(const PrimarySettings& settings) {
-  const Replication wanted = settings.replication;
   settings_ = settings;
-  if (wanted != Replication::kFullsync && started_ && !metadata_.extra().ahead) {
+  wanted_ = settings.replication;
+  if (loose() && started_ && !metadata_.extra().ahead) {
     settings_.replication = Replication::kFullsync;
-    scope_.spawn(loosen(wanted));
+    scope_.spawn(loosen());
   }
   map_store_->set_flush(settings.metaflush);
   if (attached()) {
@@ -672,10 +670,14 @@ void Primary::note_ahead(Metadata&, Extra& extra, Primary&) {
 }
 
 /// Not before it is known on disk that from here on the peer may lack what is answered.
-Task<void> Primary::loosen(Replication wanted) {
+Task<void> Primary::loosen() {
   // guard:mode-is-noted-first
   const int rc = co_await update_metadata(note_ahead);
-  if (rc == 0 || local_detached_) settings_.replication = wanted;
+  if (rc == 0 || local_detached_) {
+    settings_.replication = wanted_;  // it may have been changed again
+  } else {
+    host_.log(LogLevel::kWarning, "The replication mode stays fullsync.");
+  }
 }
 
 /// Counts also while an attempt is under way, which may have begun before the peer was there.

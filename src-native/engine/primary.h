@@ -123,7 +123,8 @@ class Primary : public Provider, private LinkEvents {
   Task<void> tick();
   bool attached() const { return link_ != nullptr; }
   Replication effective_mode() const;
-  Task<void> loosen(Replication wanted);
+  bool loose() const { return settings_.replication != Replication::kFullsync; }
+  Task<void> loosen();
   static void note_ahead(Metadata& metadata, Extra& extra, Primary& self);
 
   // primary_io.cc: requests
@@ -179,6 +180,7 @@ class Primary : public Provider, private LinkEvents {
   EngineHost& host_;
   PrimaryConfig config_;
   PrimarySettings& settings_;
+  Replication wanted_ = Replication::kFullsync;  // by the last `reconfigure`
   MetadataStore metadata_;
   Connector connector_;
   SlotPool pool_;

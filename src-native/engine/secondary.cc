@@ -511,7 +511,7 @@ Task<int> Secondary::take_payload(Job& job) {
 
 /// The primary has stored the merged map: ours may go (wire-protocol 5.3). Never before.
 Task<int> Secondary::before_first_request() {
-  HAST_ASSERT(!config_.extended || map_stored_there_);  // I1
+  HAST_ASSERT(!config_.extended || handling_);  // I1: MAP_STORED, of this epoch
   // Nothing to clear is the common case: then no write either.
   const uint32_t bytes = map_->map_bytes();
   std::unique_ptr<std::byte[]> map(new std::byte[bytes]);
@@ -544,7 +544,6 @@ Task<int> Secondary::handle_extension(const RequestMessage& message) {
   }
   int rc = 0;
   if (message.cmd == Command::kMapStored) {
-    map_stored_there_ = true;
     if (message.dirty > 0) {  // guard:target-flag-before-the-first-byte
       failed_since_ = false;  // a pass begins that repairs it
       rc = co_await update_metadata([](Metadata&, Extra& extra) { extra.sync_target = true; });

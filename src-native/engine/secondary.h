@@ -136,7 +136,6 @@ class Secondary {
   Job* order_last_ = nullptr;
   uint64_t arrivals_ = 0;
   bool map_cleared_ = false;
-  bool map_stored_there_ = false;  // the primary has said so, in this epoch
   bool own_map_set_ = false;       // every bit of it, on disk
   bool primary_is_stale_ = false;  // what this copy lacks, nobody has
   bool flushed_before_ = false;    ///< nothing was left in the cache when this life began

@@ -131,7 +131,6 @@ Task<bool> Synchroniser::copy_extent(ExtentCopy& copy, bool compare) {
     scope_.spawn(copy_chunk(*slot, copy, compare));
   }
   if (copy.all_begun) co_return true;
-  copy.ok = false;
   copy.all_begun = true;
   if (copy.chunks_open == 0) finish_chunk(copy, -ECANCELED, 0);
   co_return false;
@@ -205,7 +204,6 @@ Task<int> Synchroniser::chunk_from_peer(Slot& slot) {
 
 void Synchroniser::finish_chunk(ExtentCopy& copy, int rc, uint64_t bytes) {
   if (rc != 0) {
-    copy.ok = false;
     failed_chunk_ = true;
     if (rc != -ECANCELED && rc != -ENOTCONN) {
       logf(primary_.host_, LogLevel::kWarning,
@@ -218,9 +216,9 @@ void Synchroniser::finish_chunk(ExtentCopy& copy, int rc, uint64_t bytes) {
   }
   if (copy.all_begun && copy.chunks_open == 0) {
     const uint8_t target = primary_.source_ == SyncSource::kSecondary ? kLocal : kRemote;
-    const bool copied = copy.ok && !stopped_;                          // guard:sync-all-chunks
-    HAST_ASSERT(!copied || copy.confirmed == length_of(copy.extent));  // I1
-    primary_.map_->sync_end(copy.extent, target, copied);              // no guard: it is `copied`
+    // guard:sync-all-chunks (I1)
+    const bool copied = copy.confirmed == length_of(copy.extent) && !stopped_;
+    primary_.map_->sync_end(copy.extent, target, copied);  // no guard: it is `copied`
     if (primary_.unflushed_since_us_ == 0) {
       primary_.unflushed_since_us_ = Loop::current().now_us();
     }
@@ -250,7 +248,6 @@ Task<bool> Synchroniser::finish_pass() {
     extra.sync_target = false;
     extra.local_stale = extra.peer_stale = false;
     extra.boot = self.config_.bootid;
-    extra.ahead = self.settings_.replication != Replication::kFullsync;
     if (self.link_->settings().extended) self.offer_generation(extra);
   });
   if (rc != 0 || stopped_ || !p.attached() || p.map_->sync_count() > 0) co_return false;

@@ -38,7 +38,6 @@ class Synchroniser {
     uint32_t chunks_open = 0;
     uint64_t confirmed = 0;  // bytes that the target has stored
     bool all_begun = false;
-    bool ok = true;
     bool used = false;
   };
   Task<void> tell_target();

@@ -238,11 +238,13 @@ int open_socket(const TcpTarget& target) {
 }  // namespace
 
 void ConnectCancel::cancel() {
+  cancelled_ = true;
   if (deadline_ != nullptr) Loop::current().cancel(*deadline_);
 }
 
 Task<int> connect_tcp(Ring& ring, TcpTarget target, std::unique_ptr<Stream>& connected,
                       ConnectCancel* cancel) {
+  if (cancel != nullptr && cancel->cancelled_) co_return -ECANCELED;
   const int fd = open_socket(target);
   if (fd < 0) co_return fd;
   Attempt attempt(ring, fd, target);

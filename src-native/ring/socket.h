@@ -82,13 +82,14 @@ struct TcpTarget {
 /// Lets somebody else end a `connect_tcp` early. Must outlive it.
 class ConnectCancel {
  public:
-  /// The connect gives -ECANCELED; does nothing when none is running.
+  /// The connect that runs gives -ECANCELED, and so does every later one.
   void cancel();
 
  private:
   friend Task<int> connect_tcp(Ring& ring, TcpTarget target, std::unique_ptr<Stream>& connected,
                                ConnectCancel* cancel);
   Timer* deadline_ = nullptr;
+  bool cancelled_ = false;
 };
 
 /// Connects a TCP (or UNIX) stream socket to a numeric address.

@@ -450,7 +450,8 @@ void World::meet(const Meeting& meeting) {
     find("diverged, and not refused");
   }
   // A copy that is forced, though it lacks what the other one has, has left the common line, too.
-  const bool both_served = fresh || (served_[0] && served_[1]) || forced_[other_];
+  const bool both_served =
+      fresh || (served_[0] && served_[1]) || (forced_[other_] && doubtful_[other_]);
   if (decision.refusal == Refusal::kSplitBrain && !beginning_.original && !both_served) {
     find("split-brain, and one of them has not served since they were in sync");
   }

@@ -4,25 +4,9 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "harness.h"
-#include "sim/pair.h"
+#include "engine/stories.h"
 
 namespace hast::test {
-
-namespace {
-
-constexpr uint64_t kDataAt = 1u << 20;  // where user data begin on the disk
-constexpr uint64_t kSecond = 1'000'000;
-
-bool has(const Node& node, uint64_t offset, const std::vector<std::byte>& bytes) {
-  return std::ranges::equal(node.data().subspan(offset, bytes.size()), bytes);
-}
-
-bool until_connected(Pair& pair, Node& primary) {
-  return pair.loop.run_until([&] { return primary.primary()->stats().complete; }, 60 * kSecond);
-}
-
-}  // namespace
 
 TEST(durable, "the boot id is stored before the first write is answered (F)") {
   for (uint64_t seed = 1; seed <= 5; ++seed) {

@@ -576,10 +576,7 @@ TEST(failure,
 TEST(failure, "given up, the peer not told that it has all, and restarted: no dead end (6, 16)") {
   Pair pair;
   copied_and_untold(pair);
-  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
-  pair.begin(pair.a(), RequestOp::kWrite, 8192, 4096, pattern(8, 4096));
-  const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
-  CHECK(pair.loop.run_until(given_up, kSecond));
+  give_up(pair);
   pair.cut(true);
   forget_the_end(pair);
   pair.loop.advance(2 * kSecond);

@@ -78,12 +78,11 @@ TEST(knows, "to lead alone without a write, after an orderly demotion, is no div
   }
 }
 
-TEST(knows, "async: flushed alone after a meeting of which the peer knows nothing counts (7)") {
-  Pair pair(mode(Replication::kAsync));
+namespace {
+/// Node a died ahead of its peer, and meets it again, of which that hears nothing.
+void meet_in_vain(Pair& pair) {
   pair.connect();
-  pair.silence_one_way(0);
-  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
-  pair.a().crash();
+  die_ahead(pair);
   pair.b().become_init();
   pair.mend();
   pair.b().become_secondary();
@@ -93,6 +92,12 @@ TEST(knows, "async: flushed alone after a meeting of which the peer knows nothin
   CHECK(pair.loop.run_until([&] { return connected(pair.a()); }, 30 * kSecond));
   pair.cut(true);
   pair.loop.advance(kSecond);
+}
+}  // namespace
+
+TEST(knows, "async: flushed alone after a meeting of which the peer knows nothing counts (7)") {
+  Pair pair(mode(Replication::kAsync));
+  meet_in_vain(pair);
   CHECK(!pair.b().extra().sync_target);
   CHECK_EQ(pair.flush(pair.a()), 0);
   pair.a().power_cut(0);
@@ -110,19 +115,7 @@ TEST(knows, "async: nor is it overwritten after an orderly change of roles (7)")
     PairOptions options = mode(Replication::kAsync);
     options.original_peer = original;
     Pair pair(options);
-    pair.connect();
-    pair.silence_one_way(0);
-    CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
-    pair.a().crash();
-    pair.b().become_init();
-    pair.mend();
-    pair.b().become_secondary();
-    pair.a().become_primary();
-    CHECK(pair.loop.run_until([&] { return pair.b().life() != nullptr; }, 30 * kSecond));
-    pair.silence_one_way(0);
-    CHECK(pair.loop.run_until([&] { return connected(pair.a()); }, 30 * kSecond));
-    pair.cut(true);
-    pair.loop.advance(kSecond);
+    meet_in_vain(pair);
     CHECK_EQ(pair.flush(pair.a()), 0);
     pair.a().become_secondary();
     pair.b().become_primary();
@@ -139,10 +132,7 @@ TEST(knows, "async: nor is it overwritten after an orderly change of roles (7)")
 TEST(knows, "given up, the peer untold over two connections: no dead end (6, 16)") {
   Pair pair;
   copied_and_untold(pair);
-  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
-  pair.begin(pair.a(), RequestOp::kWrite, 8192, 4096, pattern(8, 4096));
-  const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
-  CHECK(pair.loop.run_until(given_up, kSecond));
+  give_up(pair);
   pair.cut(true);
   forget_the_end(pair);
   pair.loop.advance(2 * kSecond);
@@ -163,7 +153,7 @@ TEST(knows, "given up, the peer untold over two connections: no dead end (6, 16)
 
 namespace {
 /// Node a died with marks on its disk and leads alone again, without a write; node b has led alone
-/// and written.
+/// and written, and is gone again when node a knows that it is the target.
 void newer_peer_comes(Pair& pair) {
   pair.connect();
   CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
@@ -182,16 +172,16 @@ void newer_peer_comes(Pair& pair) {
   pair.a().primary()->kick();
   pair.loop.advance(2 * kSecond);
   CHECK(!connected(pair.a()));  // it is about to write down that it is the target
+  pair.cut(true);
+  pair.a().life()->disk->release();
+  pair.loop.advance(kSecond);
+  CHECK(pair.a().extra().sync_target);
 }
 }  // namespace
 
 TEST(knows, "a FLUSH while the peer with newer data is gone again counts nothing (7)") {
   Pair pair(mode(Replication::kMemsync));
   newer_peer_comes(pair);
-  pair.cut(true);
-  pair.a().life()->disk->release();
-  pair.loop.advance(kSecond);
-  CHECK(pair.a().extra().sync_target);
   CHECK_EQ(pair.flush(pair.a()), EIO);  // what is here will be overwritten
   CHECK_EQ(pair.a().metadata().localcnt, 0u);
   pair.mend();
@@ -203,10 +193,6 @@ TEST(knows, "a FLUSH while the peer with newer data is gone again counts nothing
 TEST(knows, "nor does a demotion then (7)") {
   Pair pair(mode(Replication::kMemsync));
   newer_peer_comes(pair);
-  pair.cut(true);
-  pair.a().life()->disk->release();
-  pair.loop.advance(kSecond);
-  CHECK(pair.a().extra().sync_target);
   pair.a().become_secondary();
   CHECK_EQ(pair.a().metadata().localcnt, 0u);
   pair.b().become_primary();
@@ -219,21 +205,9 @@ TEST(knows, "nor does a demotion then (7)") {
 TEST(knows, "what was written in async and flushed alone in fullsync counts (7)") {
   Pair pair(mode(Replication::kAsync));
   pair.connect();
-  pair.silence_one_way(0);
-  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
-  pair.a().crash();
+  die_ahead(pair);
   pair.options.replication = Replication::kFullsync;
-  pair.a().become_primary();
-  CHECK(pair.run_until_serving(pair.a()));
-  CHECK_EQ(pair.flush(pair.a()), 0);
-  pair.a().power_cut(0);
-  pair.mend();
-  pair.b().become_secondary();
-  pair.a().become_primary();
-  CHECK(pair.run_until_serving(pair.a()));
-  CHECK(read_back(pair, pair.a(), 4096, 4096) == pattern(7, 4096));
-  CHECK(pair.settle(pair.a()));
-  CHECK(pair.equal());
+  survives_flushed_alone(pair);
 }
 
 TEST(knows, "so it is when the mode was changed while it ran (7)") {
@@ -245,20 +219,21 @@ TEST(knows, "so it is when the mode was changed while it ran (7)") {
   pair.a().primary()->reconfigure(settings);
   pair.loop.advance(kSecond / 10);
   CHECK_EQ(pair.a().primary()->stats().replication, static_cast<uint8_t>(Replication::kAsync));
-  pair.silence_one_way(0);
-  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
-  pair.a().crash();
-  pair.a().become_primary();
-  CHECK(pair.run_until_serving(pair.a()));
-  CHECK_EQ(pair.flush(pair.a()), 0);
-  pair.a().power_cut(0);
-  pair.mend();
-  pair.b().become_secondary();
-  pair.a().become_primary();
-  CHECK(pair.run_until_serving(pair.a()));
-  CHECK(read_back(pair, pair.a(), 4096, 4096) == pattern(7, 4096));
-  CHECK(pair.settle(pair.a()));
-  CHECK(pair.equal());
+  die_ahead(pair);
+  survives_flushed_alone(pair);
+}
+
+TEST(knows, "the mode that was asked for last holds, however soon it was") {
+  Pair pair(mode(Replication::kFullsync));
+  pair.connect();
+  pair.loop.advance(10 * kSecond);
+  PrimarySettings settings;
+  for (const Replication r : {Replication::kAsync, Replication::kFullsync}) {
+    settings.replication = r;
+    pair.a().primary()->reconfigure(settings);
+  }
+  pair.loop.advance(kSecond / 10);
+  CHECK_EQ(pair.a().primary()->stats().replication, static_cast<uint8_t>(Replication::kFullsync));
 }
 
 TEST(knows, "the peer's old disk can be brought back, as the log says (6)") {
@@ -376,19 +351,9 @@ void repeats_its_marks(Pair& pair) {
   CHECK(pair.loop.run_until([&] { return pair.b().extra().sync_target; }, 30 * kSecond));
   pair.loop.advance(kSecond / 10);
 }
-}  // namespace
 
-TEST(knows, "equal generations are no proof while a pass runs: a disk given up (6, 16)") {
-  Pair pair;
-  repeats_its_marks(pair);
-  pair.b().life()->disk->release();
-  pair.b().life()->disk->hold(FaultComponent::kFlush);
-  pair.loop.advance(kSecond / 2);
-  CHECK(pair.b().extra().sync_target);
-  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
-  pair.begin(pair.a(), RequestOp::kWrite, 8192, 4096, pattern(8, 4096));
-  const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
-  CHECK(pair.loop.run_until(given_up, kSecond));
+/// The peer, still a target, loses all that it was about to write down, and node a dies.
+void no_dead_end(Pair& pair) {
   pair.cut(true);
   pair.b().power_cut(0);
   pair.b().become_secondary();
@@ -399,6 +364,18 @@ TEST(knows, "equal generations are no proof while a pass runs: a disk given up (
   pair.mend();
   CHECK(one_leads(pair));
 }
+}  // namespace
+
+TEST(knows, "equal generations are no proof while a pass runs: a disk given up (6, 16)") {
+  Pair pair;
+  repeats_its_marks(pair);
+  pair.b().life()->disk->release();
+  pair.b().life()->disk->hold(FaultComponent::kFlush);
+  pair.loop.advance(kSecond / 2);
+  CHECK(pair.b().extra().sync_target);
+  give_up(pair);
+  no_dead_end(pair);
+}
 
 TEST(knows, "so it is when the flush at the end of the pass fails (6, 16)") {
   Pair pair;
@@ -408,15 +385,7 @@ TEST(knows, "so it is when the flush at the end of the pass fails (6, 16)") {
   pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
   const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
   CHECK(pair.loop.run_until(given_up, 10 * kSecond));
-  pair.cut(true);
-  pair.b().power_cut(0);
-  pair.b().become_secondary();
-  pair.loop.advance(2 * kSecond);
-  CHECK(pair.b().extra().sync_target);
-  CHECK(!pair.a().extra().local_stale);
-  pair.a().crash();
-  pair.mend();
-  CHECK(one_leads(pair));
+  no_dead_end(pair);
 }
 
 TEST(knows, "so it is when a flush fails alone in the middle of the pass (6, 16)") {

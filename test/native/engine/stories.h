@@ -70,17 +70,22 @@ inline FaultComponent::Fault data_fault(uint32_t kinds, uint64_t times = UINT64_
   return {kinds, -EIO, times, kDataAt, UINT64_MAX};
 }
 
-/// Node a as the primary that gets from node b what that has written alone.
-inline void repair_one_block(Pair& pair) {
+/// Node b leads alone and writes; then node a is the primary that gets it.
+template <typename Write>
+void repair(Pair& pair, Write write) {
   pair.connect();
   pair.a().crash();
   pair.b().become_init();
   pair.b().become_primary();
   CHECK(pair.run_until_serving(pair.b()));
-  CHECK_EQ(pair.write(pair.b(), 4096, pattern(5, 4096)), 0);
+  write();
   pair.b().become_secondary();
   pair.a().become_primary();
   CHECK(pair.run_until_serving(pair.a()));
+}
+
+inline void repair_one_block(Pair& pair) {
+  repair(pair, [&pair] { CHECK_EQ(pair.write(pair.b(), 4096, pattern(5, 4096)), 0); });
 }
 
 /// Node a has copied all to node b, which cannot hear yet that the pass has ended.
@@ -104,6 +109,36 @@ inline void forget_the_end(Pair& pair) {
   pair.b().power_cut(0);
   CHECK(pair.b().extra().sync_target);
   pair.b().become_secondary();
+}
+
+/// Node a fails a write beside a peer that has all, and gives up its disk.
+inline void give_up(Pair& pair) {
+  pair.a().life()->disk->add_fault(data_fault(FaultComponent::kWrite, 1));
+  pair.begin(pair.a(), RequestOp::kWrite, 8192, 4096, pattern(8, 4096));
+  const auto given_up = [&pair] { return pair.a().primary()->stats().local_stale; };
+  CHECK(pair.loop.run_until(given_up, kSecond));
+}
+
+/// Node a has answered a write that its peer was never given, and dies.
+inline void die_ahead(Pair& pair) {
+  pair.silence_one_way(0);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.a().crash();
+}
+
+/// Node a starts alone, flushes and loses power; its block must still be there when both are back.
+inline void survives_flushed_alone(Pair& pair) {
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  pair.a().power_cut(0);
+  pair.mend();
+  pair.b().become_secondary();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK(read_back(pair, pair.a(), 4096, 4096) == pattern(7, 4096));
+  CHECK(pair.settle(pair.a()));
+  CHECK(pair.equal());
 }
 
 /// Writes of a client that never rests, to so many extents in turn.

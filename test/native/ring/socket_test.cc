@@ -239,7 +239,6 @@ TEST(socket, "a connect to a full listener ends at its deadline, or earlier when
   CHECK(ring->now_us() - start < 1'000'000);
 
   hast::ConnectCancel cancel;
-  cancel.cancel();  // nothing to cancel yet
   target.timeout_us = 10'000'000;
   result = kPending;
   scope.spawn(connect_and_note(*ring, target, client, result, &cancel));
@@ -248,6 +247,9 @@ TEST(socket, "a connect to a full listener ends at its deadline, or earlier when
   run(*ring, scope);
   CHECK_EQ(result, -ECANCELED);
   CHECK(client == nullptr);
+  result = kPending;
+  scope.spawn(connect_and_note(*ring, target, client, result, &cancel));  // nor a later one
+  CHECK_EQ(result, -ECANCELED);
   CHECK_EQ(hast::task_frames_alive(), 0u);
   ::close(fd);
 }
