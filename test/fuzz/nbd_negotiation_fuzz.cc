@@ -28,32 +28,42 @@ struct Script {
   bool all_read = false;  ///< the gate reads all of it: the end of the connection is no reset
 
   Script(ConstBytes said, bool repaired) : bytes(exact(said)) {
-    size_t at = nbd::kClientFlagsBytes;
-    all_read = bytes.size() <= at;
-    if (bytes.size() < at || (load_be32(bytes.data()) & ~3u) != 0) return;
-    while (bytes.size() - at >= nbd::kOptionHeaderBytes) {
-      if (repaired) store_be64(bytes.data() + at, nbd::kOptionMagic);
-      all_read = false;
-      if (!take(at)) return;
-    }
-    all_read = true;
+    all_read = reads_all(repaired) && !transmits_;
   }
 
  private:
-  /// False when no further option is read.
-  bool take(size_t& at) {
+  /// Whether all of it is options, or the beginning of one.
+  bool reads_all(bool repaired) {
+    size_t at = nbd::kClientFlagsBytes;
+    if (bytes.size() < at) return true;
+    if ((load_be32(bytes.data()) & ~3u) != 0) return bytes.size() == at;
+    while (bytes.size() - at >= nbd::kOptionHeaderBytes) {
+      if (repaired) store_be64(bytes.data() + at, nbd::kOptionMagic);
+      bool last = true;
+      const bool read = take(at, last);
+      if (last) return read && at == bytes.size();
+    }
+    return true;
+  }
+
+  /// Goes on to the next option, if this is not the `last` that is read. False when it is not read
+  /// to its end.
+  bool take(size_t& at, bool& last) {
     constexpr size_t kLongest = 65536;  // longer ones are not answered
     const auto header = nbd::decode_option(bytes.data() + at);
     at += nbd::kOptionHeaderBytes;
     if (!header || header->length > kLongest) return false;
-    all_read = header->length >= bytes.size() - at;
-    if (header->length > bytes.size() - at) return false;
-    at += header->length;
+    const bool cut = header->length > bytes.size() - at;
+    at = cut ? bytes.size() : at + header->length;
     const auto option = static_cast<nbd::Option>(header->option);
-    if (option == nbd::Option::kExportName) return false;  // its answer has another form
+    if (cut || option == nbd::Option::kExportName) return true;  // its answer has another form
     options.push_back(*header);
-    return option != nbd::Option::kAbort;
+    transmits_ = transmits_ || (option == nbd::Option::kGo && at < bytes.size());
+    last = option == nbd::Option::kAbort;
+    return true;
   }
+
+  bool transmits_ = false;  ///< bytes follow a GO: if it is granted they are requests, or garbage
 };
 
 /// What is left of the server's bytes, in its replies to one option after the other.
