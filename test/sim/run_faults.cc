@@ -177,6 +177,10 @@ void Run::replace_secondary() {
   if (node(is_.primary).extra().sync_target || stats().sync_source == 2) return;
   note("node %d gets a new disk", other);
   doubt_second();
+  // What was said of a disk whose records may have gone to the wrong place is no evidence.
+  if (is_.lost[other]) {
+    std::erase(node(is_.primary).life()->host.events, EventName::kSplitBrain);
+  }
   node(other).become_init();
   node(other).replace_disk();
   is_.lost[other] = is_.fragile[other] = is_.cut[other] = is_.fell[other] = false;
