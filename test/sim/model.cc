@@ -45,6 +45,17 @@ void BlockModel::end_all_unknown() {
   while (!spans_.empty()) end(spans_.begin()->first, End::kUnknown, false);
 }
 
+void BlockModel::take_untouched(const BlockModel& there, uint64_t since) {
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const std::vector<Version>& here = blocks_[i].versions;
+    const bool touched = std::any_of(here.begin(), here.end(),
+                                     [since](const Version& v) { return v.begun > since; });
+    if (!touched) blocks_[i] = there.blocks_[i];
+  }
+  clock_ = std::max(clock_, there.clock_);
+  changed_ = true;
+}
+
 void BlockModel::flushed(uint64_t begun) {
   changed_ = true;
   for (Block& block : blocks_) {

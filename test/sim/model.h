@@ -33,6 +33,9 @@ class BlockModel {
   void take_as_is(ConstBytes data, ConstBytes durable);
   /// Every write under way ends without a word: its node will never answer.
   void end_all_unknown();
+  /// Both models were one until `since`: what has not been written here since is as it is there.
+  /// Nothing may be under way in either.
+  void take_untouched(const BlockModel& there, uint64_t since);
   /// May a read that began at `begun` give these bytes for the block?
   bool allowed(uint64_t block, ConstBytes bytes, uint64_t begun) const;
   std::string describe(uint64_t block, ConstBytes bytes) const;

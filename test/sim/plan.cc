@@ -11,10 +11,11 @@ constexpr const char* kNames[] = {
     "time",        "events",     "requests",  "cut",         "silence",    "stillborn",
     "mend",        "network",    "start",     "lose second", "lose first", "lose both",
     "switch over", "disk fault", "disk full", "disk slow",   "astray",     "replace",
-    "reload",      "force",      "two",       "freeze"};
+    "reload",      "force",      "two",       "freeze",      "overtake"};
 static_assert(std::size(kNames) == static_cast<std::size_t>(StepKind::kKinds));
 
 constexpr uint64_t kFreezeStream = 0x319a000000000000;
+constexpr uint64_t kOvertakeStream = 0x07e8000000000000;
 
 struct Weight {
   StepKind kind;
@@ -94,6 +95,15 @@ void add_freezes(std::vector<Step>& steps, uint64_t seed) {
   }
 }
 
+/// For the same reason of a stream of its own, which leaves the kept seeds out.
+void add_overtake(std::vector<Step>& steps, uint64_t seed) {
+  Random random(seed ^ kOvertakeStream);
+  if (!random.chance(1, 8)) return;
+  const uint64_t at = random.below(steps.size());
+  steps.insert(steps.begin() + static_cast<std::ptrdiff_t>(at),
+               {StepKind::kOvertake, random.next()});
+}
+
 }  // namespace
 
 const char* step_name(StepKind kind) { return kNames[static_cast<std::size_t>(kind)]; }
@@ -120,6 +130,7 @@ Plan make_plan(uint64_t seed) {
     plan.steps.insert(plan.steps.begin() + static_cast<std::ptrdiff_t>(at), {kind, random.next()});
   }
   add_freezes(plan.steps, seed);
+  if (!plan.options.original_peer) add_overtake(plan.steps, seed);
   for (uint32_t i = 0; i < plan.steps.size(); ++i) plan.indices.push_back(i);
   return plan;
 }

@@ -29,12 +29,13 @@ enum class StepKind : uint8_t {
   kDiskFault,   ///< operations fail
   kDiskFull,    ///< writes fail with ENOSPC
   kDiskSlow,
-  kAstray,   ///< a read or write is done at another place of the disk
-  kReplace,  ///< the secondary gets a new disk
-  kReload,   ///< other mode, checksum, compression, timeout
-  kForce,    ///< the operator makes an incomplete copy the primary
-  kTwo,      ///< both become primary behind a cut link, then the operator demotes one
-  kFreeze,   ///< one node stands still for a while
+  kAstray,    ///< a read or write is done at another place of the disk
+  kReplace,   ///< the secondary gets a new disk
+  kReload,    ///< other mode, checksum, compression, timeout
+  kForce,     ///< the operator makes an incomplete copy the primary
+  kTwo,       ///< both become primary behind a cut link, then the operator demotes one
+  kFreeze,    ///< one node stands still for a while
+  kOvertake,  ///< the same, and the other one becomes primary meanwhile; then as with kTwo
   kKinds
 };
 const char* step_name(StepKind kind);

@@ -124,6 +124,8 @@ void Run::execute(const Step& step) {
       return two_primaries(random);
     case StepKind::kFreeze:
       return freeze(random);
+    case StepKind::kOvertake:
+      return overtake(random);
     case StepKind::kKinds:
       return;
   }

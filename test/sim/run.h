@@ -124,8 +124,15 @@ class Run {
 
   // run_two.cc
   void two_primaries(Random random);
+  void overtake(Random random);
+  bool both_hold_all();
   bool begin_two(Random& random);
+  bool begin_overtake(Random& random);
+  bool promote_second(int first, bool less);
+  void write_alone(int index, Random& random);
+  bool lead_both(Random& random);
   void judge_two(int demoted, const bool wrote[2]);
+  void take_model(int first, int truth, bool all);
   void resolve_split(int demoted);
 
   const Plan& plan_;
@@ -136,6 +143,8 @@ class Run {
   BlockModel second_;  // of the other primary, while there are two
   bool two_ = false;
   int first_unflushed_ = -1;  // of the two: was cut off with unflushed writes
+  uint64_t parted_at_ = 0;    // a time of both models: before it they were one
+  bool in_hand_ = false;  // of the two: all that the first one can have written alone it had begun
   Belief is_;
   uint64_t blocks_ = 0;
   uint64_t data_offset_ = 0;
