@@ -7,6 +7,7 @@
       "src-native/codec/checksum.cc",
       "src-native/codec/compression.cc",
       "src-native/codec/layout.cc",
+      "src-native/codec/lzf.cc",
       "src-native/codec/metadata.cc",
       "src-native/codec/nv.cc",
       "src-native/codec/rangelock.cc",

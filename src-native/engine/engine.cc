@@ -261,10 +261,11 @@ RegisteredBuffers pin_buffers(Ring& ring, BufferSlab& slab) {
     used = round_down(limit.rlim_cur / 8 / kRequestsMax, kPage);
   }
   RegisteredBuffers pinned;
+  const uint64_t bytes = kRequestsMax * slab.stride_bytes();
   const bool whole = used == slab.stride_bytes();
-  if (whole) pinned = ring.register_buffers(slab.base(), slab.total_bytes());
+  if (whole) pinned = ring.register_buffers(slab.base(), bytes);
   if (!whole && used > 0) {
-    pinned = ring.register_buffers(slab.base(), slab.total_bytes(), slab.stride_bytes(), used);
+    pinned = ring.register_buffers(slab.base(), bytes, slab.stride_bytes(), used);
   }
   pinned.total_bytes = all;
   return pinned;
@@ -274,14 +275,19 @@ RegisteredBuffers pin_buffers(Ring& ring, BufferSlab& slab) {
 
 /// Takes memory and says once what the kernel refused of it.
 bool Engine::Thread::take_memory() {
+  // Where data are compressed: a primary has a second slot for each, a secondary compresses behind
+  // the data. Only with lzf is it touched; a reload to it finds that memory not locked.
+  const bool lzf = spec.tuning.settings.compression == Compression::kLzf;
   const uint64_t stride = spec.primary ? kRequestBytesMax : kPeerRequestBytesMax;
+  const uint64_t used = lzf && !spec.primary ? 2 * kRequestBytesMax : kRequestBytesMax;
+  const uint32_t slots = spec.primary ? 2 * kRequestsMax : kRequestsMax;
   int rc = 0;
-  slab = BufferSlab::create(kRequestsMax, stride, kRequestBytesMax, rc);
+  slab = BufferSlab::create(slots, stride, used, rc);
   if (slab == nullptr) {
     fail(71, "OUT_OF_MEMORY", "no memory for the request buffers");
     return false;
   }
-  const LockReport locked = slab->lock();
+  const LockReport locked = slab->lock(lzf ? slots : kRequestsMax);
   const RegisteredBuffers pinned = pin_buffers(*ring, *slab);
   if (locked.error != 0 || pinned.registered_bytes < pinned.total_bytes) {
     logf(*this, LogLevel::kNotice,

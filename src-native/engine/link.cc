@@ -134,9 +134,11 @@ void Link::send_write(Slot& slot, bool synchronising) {
   }
   PayloadInfo info;
   const Compression compression = slot.zeroes ? Compression::kHole : settings_.compression;
-  const ConstBytes payload =
-      prepare_payload(compression, settings_.checksum, ConstBytes(slot.buffer, slot.length),
-                      std::span<std::byte, kHoleBytes>(slot.hole), info);
+  // Memory behind `room` is taken only where there is something to compress.
+  const Bytes room =
+      compression == Compression::kLzf ? Bytes(slot.room, kRequestBytesMax) : Bytes(slot.hole);
+  const ConstBytes payload = prepare_payload(
+      compression, settings_.checksum, ConstBytes(slot.buffer, slot.length), room, tables_, info);
   slot.packet.payload = payload.data();
   slot.packet.payload_bytes = static_cast<uint32_t>(payload.size());
   send(slot, RequestMessage::write(slot.seq, slot.offset, slot.length, flags, info));

@@ -133,6 +133,7 @@ class Link {
   ControlRequest flush_, sync_done_, stale_;
   Packet keepalive_, map_stored_;
   std::unique_ptr<std::byte[]> staging_;  // a READ's payload before it is decoded
+  LzfTables tables_;
 };
 
 }  // namespace hast

@@ -57,7 +57,8 @@ struct FlushWaiter {
 /// answered, and what is dirty. Loop thread only. Rules: docs/architecture.md, "The primary".
 class Primary : public Provider, private LinkEvents {
  public:
-  /// `slab`: kRequestsMax buffers of kRequestBytesMax, `stride` apart, aligned to 4096. All outlive
+  /// `slab`: twice kRequestsMax buffers of kRequestBytesMax, `stride` apart, aligned to 4096; the
+  /// second half is touched only with lzf. All outlive
   /// this.
   Primary(Component& disk, Dialer& dialer, EngineHost& host, PrimaryConfig config, std::byte* slab,
           std::size_t stride);

@@ -227,7 +227,7 @@ Task<int> Secondary::send_setup_reply(const Decision& decision, SecondaryEnd& en
                        metadata_.extra().generations()};
   }
   std::unique_ptr<std::byte[]> map;
-  std::byte hole[kHoleBytes];
+  std::unique_ptr<std::byte[]> packed;
   ConstBytes payload;
   const bool refused = decision.refusal != Refusal::kNone;
   if (refused) {
@@ -242,8 +242,9 @@ Task<int> Secondary::send_setup_reply(const Decision& decision, SecondaryEnd& en
     } else {
       map_->render(bytes);
     }
+    packed.reset(new std::byte[reply.mapsize]);
     payload = prepare_payload(config_.compression, config_.checksum, bytes,
-                              std::span<std::byte, kHoleBytes>(hole), reply.payload);
+                              Bytes(packed.get(), reply.mapsize), tables_, reply.payload);
   }
   std::size_t head = encode_second_reply(Bytes(setup_head_), config_.version, reply);
   if (!refused) head = sign_second_reply(Bytes(setup_head_), head, config_.auth);
@@ -670,6 +671,14 @@ void Secondary::release_range(Job& job) {
   }
 }
 
+/// Where the data of a READ may be compressed: behind them, where the buffer is long enough.
+Bytes Secondary::room_behind(Job& job) const {
+  const std::size_t length = job.message.length;
+  const bool lzf = config_.compression == Compression::kLzf;
+  if (!lzf || length > kPeerRequestBytesMax / 2) return Bytes(job.hole);
+  return Bytes(job.buffer + length, length);
+}
+
 void Secondary::finish(Job& job, int error) {
   if (error != 0) {
     count_error(job.message.cmd);
@@ -682,7 +691,7 @@ void Secondary::finish(Job& job, int error) {
     PayloadInfo info;
     const ConstBytes payload = prepare_payload(config_.compression, config_.checksum,
                                                ConstBytes(job.buffer, job.message.length),
-                                               std::span<std::byte, kHoleBytes>(job.hole), info);
+                                               room_behind(job), tables_, info);
     job.final.payload = payload.data();
     job.final.payload_bytes = static_cast<uint32_t>(payload.size());
     reply = ReplyMessage::data(job.message.seq, info);

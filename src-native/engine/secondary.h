@@ -63,7 +63,7 @@ class Secondary {
     Job* order_next = nullptr;
     RequestMessage message;
     std::byte* buffer = nullptr;
-    std::byte hole[4] = {};
+    std::byte hole[kHoleBytes] = {};
     RangeHold range;
     Packet received;
     Packet final;
@@ -88,6 +88,7 @@ class Secondary {
   Task<int> handle_extension(const RequestMessage& message);
   Task<int> end_pass(uint64_t generation);
   Task<int> take_payload(Job& job);
+  Bytes room_behind(Job& job) const;
   Task<int> before_first_request();
   void start(Job& job);
   void run_on_disk(Job& job);
@@ -148,6 +149,7 @@ class Secondary {
   const char* why_ = "";
   SleepTimer silence_;
   std::unique_ptr<std::byte[]> staging_;
+  LzfTables tables_;
   std::byte setup_head_[1024];
   Packet alive_;
   EngineCounters counters_;

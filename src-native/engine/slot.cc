@@ -30,6 +30,7 @@ SlotPool::SlotPool(Primary& primary, std::byte* slab, std::size_t stride) {
     slot.primary = &primary;
     slot.index = i;
     slot.buffer = slab + static_cast<std::size_t>(i) * stride;
+    slot.room = slab + static_cast<std::size_t>(kRequestsMax + i) * stride;
     slot.disk.slot = &slot;
     slot.packet.owner = &slot;
     slot.next = free_;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "codec/compression.h"
 #include "codec/rangelock.h"
 #include "gate/provider.h"
 #include "ring/completion.h"
@@ -64,10 +65,11 @@ struct Slot : Request {
   uint8_t remote_equal = 0;  // its answer
   RangeHold range;
   Packet packet;
-  Link* link = nullptr;      // that `packet` goes out on
-  bool final_early = false;  // the final word came while the packet still counted as queued
-  int final_error = 0;       // what it was
-  std::byte hole[4] = {};    // payload of an all-zero WRITE
+  Link* link = nullptr;             // that `packet` goes out on
+  bool final_early = false;         // the final word came while the packet still counted as queued
+  int final_error = 0;              // what it was
+  std::byte hole[kHoleBytes] = {};  // payload of an all-zero WRITE
+  std::byte* room = nullptr;        // kRequestBytesMax, for the payload of a WRITE with lzf
   uint64_t began_us = 0;
 
   struct Disk : Completion {
@@ -78,7 +80,7 @@ struct Slot : Request {
 /// Slots, first come first served, no client above its share, a reserve for synchronisation.
 class SlotPool {
  public:
-  /// `slab`: kRequestsMax buffers, `stride` bytes apart.
+  /// `slab`: kRequestsMax buffers, `stride` bytes apart; behind them as many rooms, the same.
   SlotPool(Primary& primary, std::byte* slab, std::size_t stride);
   ~SlotPool();
 

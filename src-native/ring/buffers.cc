@@ -35,10 +35,11 @@ std::unique_ptr<BufferSlab> BufferSlab::create(uint32_t count, uint64_t stride_b
 
 BufferSlab::~BufferSlab() { munmap(base_, total_bytes()); }
 
-LockReport BufferSlab::lock() {
+LockReport BufferSlab::lock(uint32_t slots) {
+  HAST_ASSERT_OP(slots, <=, count_);
   LockReport report;
-  report.total_bytes = count_ * used_bytes_;
-  for (uint32_t index = 0; index < count_; ++index) {
+  report.total_bytes = slots * used_bytes_;
+  for (uint32_t index = 0; index < slots; ++index) {
     if (mlock(base_ + index * stride_bytes_, used_bytes_) != 0) {
       report.error = -errno;
       break;

@@ -29,9 +29,9 @@ class BufferSlab {
   BufferSlab(const BufferSlab&) = delete;
   BufferSlab& operator=(const BufferSlab&) = delete;
 
-  /// Keeps the used part of the slots in memory, slot by slot until the kernel refuses. A refusal
-  /// is for the caller to report, once; everything works without.
-  LockReport lock();
+  /// Keeps the used part of the first `slots` slots in memory, one by one until the kernel refuses.
+  /// A refusal is for the caller to report, once; everything works without.
+  LockReport lock(uint32_t slots);
 
   Bytes slot(uint32_t index) const;
   std::byte* base() const { return base_; }

@@ -226,6 +226,7 @@ void PipeStream::break_off(int error) {
 
 void PipeStream::transmit(std::vector<std::byte> bytes, int reset) {
   if (dead_ || vanished_ || network_.is_silent(link_, side_)) return;
+  network_.carried_bytes += bytes.size();
   last_due_us_ = std::max(last_due_us_, network_.loop_.now_us() + network_.random_delay());
   network_.schedule(last_due_us_, {id_, peer_id_, std::move(bytes), reset});
 }

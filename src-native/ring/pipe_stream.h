@@ -42,7 +42,8 @@ class PipeNetwork {
   PipeNetwork& operator=(const PipeNetwork&) = delete;
 
   PipeOptions options;
-  Trace* trace = nullptr;  ///< everything that arrives is noted there
+  Trace* trace = nullptr;      ///< everything that arrives is noted there
+  uint64_t carried_bytes = 0;  ///< given to any connection so far
 
   /// Side 0 and side 1 of a new connection.
   std::pair<std::unique_ptr<PipeStream>, std::unique_ptr<PipeStream>> make_pair(uint32_t link = 0);

@@ -212,15 +212,15 @@ Result<MessageHead> decode_head(std::span<const std::byte, kHeadBytes> head) {
 // --- payload
 // ----------------------------------------------------------------------------------------
 
-ConstBytes prepare_payload(Compression configured, Checksum checksum, ConstBytes data,
-                           std::span<std::byte, kHoleBytes> hole, PayloadInfo& info) {
+ConstBytes prepare_payload(Compression configured, Checksum checksum, ConstBytes data, Bytes room,
+                           LzfTables& tables, PayloadInfo& info) {
   HAST_ASSERT(!data.empty());
-  info.compression = compress(configured, data, hole);
-  const ConstBytes payload = info.compression == Compression::kHole ? ConstBytes(hole) : data;
-  info.size_bytes = static_cast<uint32_t>(payload.size());
+  const Compressed sent = compress(configured, data, room, tables);
+  info.compression = sent.compression;
+  info.size_bytes = static_cast<uint32_t>(sent.payload.size());
   info.checksum = checksum;
-  info.hash_bytes = static_cast<uint8_t>(checksum_compute(checksum, payload, info.hash));
-  return payload;
+  info.hash_bytes = static_cast<uint8_t>(checksum_compute(checksum, sent.payload, info.hash));
+  return sent.payload;
 }
 
 Result<void> check_payload_info(const PayloadInfo& info, uint64_t data_bytes) {

@@ -57,10 +57,10 @@ struct PayloadInfo {
   std::array<std::byte, kHashBytesMax> hash{};
 };
 
-/// Chooses how to send `data`: fills `info` and returns the bytes to transmit, which are `data` or,
-/// for a hole, `hole`. Both must stay until they are sent.
-ConstBytes prepare_payload(Compression configured, Checksum checksum, ConstBytes data,
-                           std::span<std::byte, kHoleBytes> hole, PayloadInfo& info);
+/// Chooses how to send `data`: fills `info` and returns the bytes to transmit, which are `data` or
+/// lie in `room` (see `compress`). Both must stay until they are sent.
+ConstBytes prepare_payload(Compression configured, Checksum checksum, ConstBytes data, Bytes room,
+                           LzfTables& tables, PayloadInfo& info);
 
 /// Is what a peer announces worth reading, for data of exactly `data_bytes`? Error: PEER_PAYLOAD.
 /// When it holds, info.size_bytes is 1 to data_bytes.

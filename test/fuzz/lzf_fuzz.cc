@@ -1,4 +1,5 @@
-// Arbitrary bytes as an LZF stream and as the payload that some message has announced.
+// Arbitrary bytes as an LZF stream, as the payload that some message has announced, and as data to
+// send.
 // Input: choices (1 byte), length of the data (2), announced size (2), the bytes.
 #include "codec/compression.h"
 #include "fuzz_input.h"
@@ -89,15 +90,51 @@ void check_payload(const PayloadInfo& info, ConstBytes payload, size_t data_byte
   if (info.compression == Compression::kHole) HAST_ASSERT(all_zero(data));
 }
 
+LzfTables tables;  // with what the input before has left there
+
+/// Data survive encoding and decoding, by us and by liblzf; the stream fits into its length and not
+/// into one byte less.
+void check_encoder(ConstBytes data) {
+  const size_t worst = data.size() + (data.size() + 31) / 32;
+  Buffer stream(worst);
+  const size_t length = lzf_encode(tables, data, stream);
+  HAST_ASSERT_OP(length == 0, ==, data.empty());
+  if (data.empty()) return;
+  stream.resize(length);
+  const Buffer exact_stream = exact(stream);
+  Buffer out(data.size());
+  const Result<size_t> produced = lzf_decode(exact_stream, out);
+  HAST_ASSERT(produced.has_value() && *produced == data.size());
+  HAST_ASSERT(same_bytes(out, data));
+  compare_with_liblzf(exact_stream, produced, out);
+  Buffer fits(length);
+  HAST_ASSERT_OP(lzf_encode(tables, data, fits), ==, length);
+  HAST_ASSERT(same_bytes(fits, exact_stream));
+  Buffer less(length - 1);
+  HAST_ASSERT_OP(lzf_encode(tables, data, less), ==, 0u);
+}
+
+/// The input again and again, so that its encoder has something to find: `bytes` long at most.
+Buffer repeated(ConstBytes input, size_t bytes) {
+  Buffer out;
+  while (!input.empty() && out.size() < bytes) {
+    const ConstBytes part = input.first(std::min(input.size(), bytes - out.size()));
+    out.insert(out.end(), part.begin(), part.end());
+    // One byte of difference moves through the copies.
+    out[out.size() - 1 - out.size() / 7 % part.size()] ^= std::byte{1};
+  }
+  return out;
+}
+
 /// What we send ourselves is accepted, and is the same data.
 void check_round_trip(uint8_t choices, ConstBytes data) {
   if (data.empty()) return;
   constexpr Compression kConfigured[] = {Compression::kNone, Compression::kHole, Compression::kLzf};
   constexpr Checksum kChecksums[] = {Checksum::kNone, Checksum::kCrc32, Checksum::kSha256};
   PayloadInfo info;
-  std::array<std::byte, kHoleBytes> hole;
-  const ConstBytes payload =
-      prepare_payload(kConfigured[choices % 3], kChecksums[choices / 3 % 3], data, hole, info);
+  Buffer room(std::max(data.size(), kHoleBytes));
+  const ConstBytes payload = prepare_payload(kConfigured[choices % 3], kChecksums[choices / 3 % 3],
+                                             data, room, tables, info);
   HAST_ASSERT_OP(payload.size(), ==, info.size_bytes);
   HAST_ASSERT(check_payload_info(info, data.size()).has_value());
   Buffer out(data.size());
@@ -116,6 +153,10 @@ void check(Input input) {
       announcement(choices, announced, bytes.first(std::min<size_t>(announced, bytes.size()))),
       bytes, data_bytes);
   check_round_trip(choices, bytes);
+  check_encoder(exact(bytes));
+  const Buffer more = repeated(bytes, data_bytes);
+  check_round_trip(choices, more);
+  check_encoder(more);
 }
 
 }  // namespace

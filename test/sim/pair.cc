@@ -242,7 +242,7 @@ void Node::become_primary(bool force) {
   role_ = NodeRole::kPrimary;
   begin_life();
   Life& life = *life_;
-  life.slab = take_slab(std::size_t{kRequestsMax} * kRequestBytesMax);
+  life.slab = take_slab(std::size_t{2} * kRequestsMax * kRequestBytesMax);
   PrimaryConfig config;
   config.resource = kResource;
   config.force = force;

@@ -89,8 +89,8 @@ function readOne(node: Node, at: number): Promise<string> {
 
 const SETTINGS: readonly PairOptions[] = [
   { mode: 'fullsync', compression: 'none', checksum: 'none' },
-  { mode: 'memsync', compression: 'hole', checksum: 'crc32' },
-  { mode: 'async', compression: 'none', checksum: 'sha256' },
+  { mode: 'memsync', compression: 'lzf', checksum: 'crc32' },
+  { mode: 'async', compression: 'lzf', checksum: 'sha256' },
   { mode: 'fullsync', compression: 'hole', checksum: 'none' },
 ];
 

@@ -407,7 +407,7 @@ class ScriptedSecondary {
       : network_(loop, 3),
         disk_(4608 + kDataBytes),
         component_(loop, disk_, 5),
-        slab_(std::size_t{kRequestsMax} * kRequestBytesMax) {
+        slab_(std::size_t{2} * kRequestsMax * kRequestBytesMax) {
     disk_.set(0, MetadataBlock::create(metadata).bytes());
     listener_ = network_.listen("peer");
     scope_.spawn(accept());

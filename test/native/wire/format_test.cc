@@ -303,13 +303,17 @@ TEST(format, "a payload without size, of another length or with an unknown name 
 }
 
 TEST(format, "what is prepared for sending is accepted, whatever is configured") {
+  LzfTables tables;
   for (const Compression c : {Compression::kNone, Compression::kHole, Compression::kLzf}) {
     for (const Checksum k : {Checksum::kNone, Checksum::kCrc32, Checksum::kSha256}) {
       for (const char* rule : {"zero", "text", "lcg"}) {
         const ByteVector data = content(rule, 4096);
-        std::array<std::byte, kHoleBytes> hole;
+        ByteVector room(data.size());
         PayloadInfo info;
-        const ConstBytes sent = prepare_payload(c, k, data, hole, info);
+        const ConstBytes sent = prepare_payload(c, k, data, room, tables, info);
+        if (c == Compression::kLzf && std::string_view(rule) == "text") {
+          CHECK(info.compression == Compression::kLzf && sent.size() < data.size());
+        }
         std::array<std::byte, kRequestHeaderBytesMax> header;
         const size_t size = encode_request(
             header, 2, RequestMessage::write(9, 4096, 4096, kHasMemsync | kHasFua, info));
