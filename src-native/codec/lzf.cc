@@ -91,13 +91,9 @@ class Encoder {
       at_++;  // the first byte repeats nothing
       while (find()) {
         extend_back();
-        if (!fits(run_bytes(literals()) + reference_bytes(length_))) return nullptr;
-        put_literals_wide();
-        put_reference();
-        while (find_behind()) {
-          if (!fits(reference_bytes(length_))) return nullptr;
-          put_reference();
-        }
+        do {
+          if (!fits_match()) return nullptr;
+        } while (put_match());
       }
     }
     const size_t rest = static_cast<size_t>(end_ - pending_);
@@ -112,6 +108,11 @@ class Encoder {
 
   size_t literals() const { return static_cast<size_t>(at_ - pending_); }
   bool fits(size_t bytes) const { return static_cast<size_t>(out_end_ - out_) >= bytes; }
+  /// The match at hand and the literals before it. Mostly there is room to spare.
+  bool fits_match() const {
+    const size_t count = literals();
+    return fits(count + count / kRunMax + 4) || fits(run_bytes(count) + reference_bytes(length_));
+  }
   size_t position() const { return static_cast<size_t>(at_ - start_); }
 
   /// The next match of four bytes or more. Two positions are looked up at once: the memory is
@@ -138,29 +139,42 @@ class Encoder {
   /// The match at hand may have begun before.
   void extend_back() {
     const uint8_t* from = at_ - distance_;
-    while (at_ > pending_ && from > start_ && at_[-1] == from[-1] && length_ < kLengthMax) {
+    size_t most = std::min(literals(), static_cast<size_t>(from - start_));
+    most = std::min(most, kLengthMax - length_);
+    for (; most > 0 && at_[-1] == from[-1]; most--) {
       at_--;
       from--;
       length_++;
     }
   }
 
-  /// A match right behind the one before. Only here do three bytes save anything: elsewhere they
-  /// cost as much as to begin another literal run.
-  bool find_behind() {
-    if (at_ >= last_) return false;
-    const uint64_t bytes = load64(at_);
-    const uint32_t four = exchange(tables_.fours[hash_of_four(bytes)], position());
-    const uint32_t three = exchange(tables_.threes[hash_of_three(bytes)], position());
-    const uint64_t before = load64(at_ - 2);
-    tables_.fours[hash_of_four(before)] = static_cast<uint16_t>(position() - 2);
-    tables_.fours[hash_of_four(before >> 8)] = static_cast<uint16_t>(position() - 1);
-    if ((load32(at_ - four) == static_cast<uint32_t>(bytes)) & in_reach(four)) {
+  /// Puts the match at hand and the literals before it. True: another match is right behind. Only
+  /// there do three bytes save anything: elsewhere they cost as much as to begin another run.
+  bool put_match() {
+    const uint8_t* const next = at_ + length_;
+    if (next >= last_) {
+      put_literals_wide();
+      put_reference();
+      return false;
+    }
+    // What comes next is looked up first: what is put now can be done while memory is waited for.
+    const size_t place = static_cast<size_t>(next - start_);
+    const uint64_t bytes = load64(next);
+    const uint32_t four = exchange(tables_.fours[hash_of_four(bytes)], place);
+    const uint32_t three = exchange(tables_.threes[hash_of_three(bytes)], place);
+    const uint32_t unlike_four = load32(next - four) ^ static_cast<uint32_t>(bytes);
+    const uint32_t unlike_three = (load32(next - three) ^ static_cast<uint32_t>(bytes)) << 8;
+    put_literals_wide();
+    put_reference();
+    const uint64_t before = load64(next - 2);
+    tables_.fours[hash_of_four(before)] = static_cast<uint16_t>(place - 2);
+    tables_.fours[hash_of_four(before >> 8)] = static_cast<uint16_t>(place - 1);
+    if ((unlike_four == 0) & in_reach(four)) {
       distance_ = four;
-      length_ = match_length(at_, four, 4, end_);
+      length_ = match_length(next, four, 4, end_);
       return true;
     }
-    if ((load32(at_ - three) ^ static_cast<uint32_t>(bytes)) << 8 == 0 && in_reach(three)) {
+    if (unlike_three == 0 && in_reach(three)) {
       distance_ = three;
       length_ = 3;
       return true;
@@ -183,13 +197,14 @@ class Encoder {
   /// What is pending up to the match: mostly less than a run, then copied in one piece.
   void put_literals_wide() {
     const size_t count = literals();
+    if (count == 0) return;
     if (count > kRunMax || !fits(1 + kRunMax) || end_ - pending_ < ptrdiff_t{kRunMax}) {
       put_literals(count);
       return;
     }
     out_[0] = static_cast<uint8_t>(count - 1);
     std::memcpy(out_ + 1, pending_, kRunMax);
-    out_ += run_bytes(count);
+    out_ += 1 + count;
   }
 
   void put_literals(size_t count) {
