@@ -3,22 +3,25 @@
 import { rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { partlyAvailable, refuseUnavailable } from './config/available.ts';
+import { globalsThatDiffer } from './config/changes.ts';
 import type { Config, Resource } from './config/config.ts';
 import { hostNames, readConfig } from './config/read.ts';
-import { formatConfig } from './config/show.ts';
+import type { ReloadAnswer } from './control/protocol.ts';
 import { type ControlBackend, ControlServer } from './control/server.ts';
 import { HastError } from './error.ts';
 import { type Logger, withReason } from './log.ts';
 import { type HostFunctions, native } from './native.ts';
 import { knock } from './peer/knock.ts';
-import { PeerListener, type PeerTable } from './peer/listener.ts';
+import { PeerListener, type PeerTable, type Relistening } from './peer/listener.ts';
 import { isAmong, Resolver, systemLookup } from './peer/resolver.ts';
 import { Pidfile } from './pidfile.ts';
+import { reloadAnswer, tellReload } from './reload.ts';
 import { DeviceClaims } from './resource/component.ts';
 import { hookStarter } from './resource/hooks.ts';
 import { verifyInstallation, workerEntry, workerLauncher } from './resource/process.ts';
 import { readSecret } from './resource/secret.ts';
-import { type PeerAddresses, Supervisor } from './resource/supervisor.ts';
+import { ResourceSet } from './resource/set.ts';
+import type { PeerAddresses, Supervisor } from './resource/supervisor.ts';
 
 export interface DaemonOptions {
   readonly config: string;
@@ -48,12 +51,22 @@ export async function readDaemonConfig(options: DaemonOptions): Promise<Config> 
   return config;
 }
 
+/** A new configuration and the doors that it opens. */
+interface Prepared {
+  readonly config: Config;
+  readonly user: User | null;
+  readonly relisten: Relistening;
+  /** The listening socket at the new place of `control`; null: it stays where it is. */
+  readonly control: number | null;
+}
+
 export class Daemon {
   readonly #options: DaemonOptions;
   readonly #log: Logger;
   readonly #host: HostFunctions;
-  readonly #config: Config;
-  readonly #supervisors = new Map<string, Supervisor>();
+  #config: Config;
+  #user: User | null;
+  readonly #resources: ResourceSet;
   readonly #resolver: Resolver;
   readonly #listener: PeerListener;
   readonly #control: ControlServer;
@@ -62,10 +75,13 @@ export class Daemon {
   #controlMade = false;
   #refreshing: NodeJS.Timeout | undefined;
   #stopping: Promise<void> | undefined;
+  /** Reloads are carried out one after the other. */
+  #reloading: Promise<unknown> = Promise.resolve();
 
   private constructor(options: DaemonOptions, config: Config, log: Logger, user: User | null) {
     this.#options = options;
     this.#config = config;
+    this.#user = user;
     this.#log = log;
     this.#host = native.host;
     this.#resolver = new Resolver(systemLookup, (host, error) =>
@@ -84,7 +100,7 @@ export class Daemon {
       log,
       launch: workerLauncher({
         entry: workerEntry(),
-        user,
+        user: () => this.#user,
         host: this.#host,
         once: (text) => this.#once(text),
       }),
@@ -99,9 +115,7 @@ export class Daemon {
           ...(detail === undefined ? {} : { detail }),
         }),
     };
-    for (const resource of config.resources) {
-      this.#supervisors.set(resource.name, new Supervisor(resource, deps));
-    }
+    this.#resources = new ResourceSet(config.resources, deps);
   }
 
   /**
@@ -110,9 +124,7 @@ export class Daemon {
    */
   static async start(options: DaemonOptions, log: Logger): Promise<Daemon> {
     const config = await readDaemonConfig(options);
-    for (const { at, text } of [...config.warnings, ...partlyAvailable(config)]) {
-      log.warning(`${at.file}:${at.line}:${at.column}: ${text}`);
-    }
+    for (const text of warningsOf(config)) log.warning(text);
     const pidfile = takePidfile(options, config, log);
     try {
       const user = await workerUser(config);
@@ -132,10 +144,8 @@ export class Daemon {
   }
 
   async #open(): Promise<void> {
-    const { control, listen, resources } = this.#config;
-    if (!this.#host.setMemlockLimit(MEMLOCK_BYTES * BigInt(resources.length + 1))) {
-      this.#once('The limit on locked memory cannot be raised: workers may run with less of it.');
-    }
+    const { control, listen } = this.#config;
+    this.#raiseMemlock();
     await this.#control.listen(this.#listenControl(control.path));
     this.#controlMade = true;
     for (const address of listen) await this.#listener.listen(address);
@@ -163,28 +173,119 @@ export class Daemon {
     this.#log.info('Ending.');
     clearInterval(this.#refreshing);
     this.#listener.close();
-    const all = Promise.all([...this.#supervisors.values()].map((one) => one.close()));
-    if (!(await within(STOP_MS, all))) {
+    if (!(await within(STOP_MS, this.#resources.close()))) {
       this.#log.error('Some workers have not ended in time; they end by themselves.');
     }
     this.#closeDoors();
     this.#pidfile?.remove();
   }
 
-  /** Reads the file again and says what would be different; what runs stays as it is. */
-  async reload(): Promise<void> {
+  /**
+   * Reads the file again and takes it over, or leaves all as it is.
+   * @throws HastError why it was not taken
+   */
+  reload(): Promise<ReloadAnswer> {
+    const done = this.#reloading.then(() => this.#reload());
+    this.#reloading = done.catch(() => {});
+    return done;
+  }
+
+  /** SIGHUP: nobody but the log hears how it went. */
+  async reloadQuietly(): Promise<void> {
+    await this.reload().catch(() => {});
+  }
+
+  async #reload(): Promise<ReloadAnswer> {
+    const log = this.#log;
+    let prepared: Prepared;
     try {
-      const config = await readDaemonConfig(this.#options);
-      if (formatConfig(config) === formatConfig(this.#config)) {
-        this.#log.info('Reload: the configuration has not changed.');
-      } else {
-        this.#log.warning(
-          'Reload: the configuration is valid, but changes are not applied while hastd runs: ' +
-            'restart hastd.',
-        );
-      }
+      prepared = await this.#prepareReload();
     } catch (error) {
-      this.#log.warning(withReason('Reload: the configuration stays as it was', error));
+      log.warning(withReason('Reload: the configuration stays as it was', error));
+      throw error;
+    }
+    const { config } = prepared;
+    const statements = globalsThatDiffer(this.#config, config);
+    const problems = await this.#move(prepared);
+    const changes = await this.#resources.reload(config.resources);
+    void this.#refresh();
+    for (const { name, change } of changes) {
+      const start = config.resources.find((one) => one.name === name)?.start ?? 'init';
+      if (change === 'added' && start !== 'init') void this.#startRole(name, start);
+    }
+    const warnings = [...warningsOf(config), ...problems];
+    for (const text of warnings) log.warning(text);
+    tellReload(log, statements, changes);
+    return reloadAnswer(statements, changes, warnings);
+  }
+
+  /** All that can fail; nothing is different afterwards. */
+  async #prepareReload(): Promise<Prepared> {
+    if (this.#stopping !== undefined) {
+      throw new HastError('RELOAD_REFUSED', { message: 'hastd is ending' });
+    }
+    const config = await readDaemonConfig(this.#options);
+    this.#refuseToLoseAll(config);
+    for (const resource of config.resources) {
+      const before = this.#resources.get(resource.name)?.resource.secret;
+      if (resource.secret !== before) readSecret(resource);
+    }
+    const user = config.user === this.#config.user ? this.#user : await workerUser(config);
+    const relisten = await this.#listener.begin(config.listen);
+    const moved = config.control.path !== this.#config.control.path;
+    try {
+      const control = moved ? this.#listenControl(config.control.path) : null;
+      return { config, user, relisten, control };
+    } catch (error) {
+      relisten.undo();
+      throw error;
+    }
+  }
+
+  /** A file that was just being written has no resource, or none of this node. */
+  #refuseToLoseAll({ resources }: Config): void {
+    if (resources.length > 0) return;
+    if (this.#resources.supervisors.every(({ role }) => role === 'init')) return;
+    throw new HastError('RELOAD_REFUSED', {
+      message: 'the file has no resource of this node any more, and some here have a role',
+      hint: 'hastctl role init all, then reload again',
+    });
+  }
+
+  /** Cannot fail: the new doors are open. @returns what could not be done all the same */
+  async #move({ config, user, relisten, control }: Prepared): Promise<readonly string[]> {
+    const before = this.#config;
+    this.#config = config;
+    this.#user = user;
+    this.#raiseMemlock();
+    if (control !== null) {
+      await this.#control.listen(control);
+      rmSync(before.control.path, { force: true });
+    }
+    const problems = (await relisten.commit()).map((error) => withReason('Reload', error));
+    return [...problems, ...this.#movePidfile(before.pidfile)];
+  }
+
+  /** Only in the background and without -P. */
+  #movePidfile(before: string): readonly string[] {
+    const { foreground, pidfile } = this.#options;
+    const { pidfile: after } = this.#config;
+    if (foreground || pidfile !== null || after === before) return [];
+    try {
+      const taken = Pidfile.take(after, this.#host);
+      taken.write(process.pid);
+      this.#pidfile?.remove();
+      this.#pidfile = taken;
+      return [];
+    } catch (error) {
+      return [withReason(`Cannot use the pid file ${after}`, error)];
+    }
+  }
+
+  #raiseMemlock(): void {
+    const workers = BigInt(this.#config.resources.length + 1);
+    if (!this.#host.setMemlockLimit(MEMLOCK_BYTES * workers)) {
+      this.#once('The limit on locked memory cannot be raised: workers may run with less of it.');
     }
   }
 
@@ -207,7 +308,7 @@ export class Daemon {
       log.warning('start last: a primary is never chosen by itself yet, the role is secondary.');
     }
     try {
-      await this.#supervisors.get(name)?.changeRole({
+      await this.#resources.get(name)?.changeRole({
         role: 'secondary',
         force: false,
         ifUnused: false,
@@ -238,7 +339,7 @@ export class Daemon {
   }
 
   async #refresh(): Promise<void> {
-    const all = [...this.#supervisors.values()].map(async (supervisor) => {
+    const all = this.#resources.supervisors.map(async (supervisor) => {
       supervisor.readdress(await this.#addresses(supervisor.resource));
     });
     await Promise.all(all);
@@ -247,24 +348,24 @@ export class Daemon {
   // ---- What peers and clients see -------------------------------------------------------------
 
   #table(): PeerTable {
-    const supervisors = this.#supervisors;
+    const resources = this.#resources;
     const admits = ({ remote }: Resource, ip: string): boolean =>
       remote !== 'none' && isAmong(ip, this.#resolver.current(remote));
     return {
       get count() {
-        return supervisors.size;
+        return resources.size;
       },
-      admitsAny: (ip) => this.#config.resources.some((resource) => admits(resource, ip)),
+      admitsAny: (ip) => resources.supervisors.some(({ resource }) => admits(resource, ip)),
       find: (name) => {
-        const supervisor = supervisors.get(name);
+        const supervisor = resources.get(name);
         if (supervisor === undefined) return undefined;
         const { role, resource } = supervisor;
         return { role, admits: (ip) => admits(resource, ip), secret: () => readSecret(resource) };
       },
-      admit: (name, pair) => supervisors.get(name)?.admit(pair),
-      contact: (name) => supervisors.get(name)?.contact(),
+      admit: (name, pair) => resources.get(name)?.admit(pair),
+      contact: (name) => resources.get(name)?.contact(),
       knocked: (ip) => {
-        for (const supervisor of supervisors.values()) {
+        for (const supervisor of resources.supervisors) {
           if (admits(supervisor.resource, ip)) supervisor.contact();
         }
       },
@@ -274,12 +375,12 @@ export class Daemon {
 
   #backend(): ControlBackend {
     const find = (name: string): Supervisor => {
-      const supervisor = this.#supervisors.get(name);
+      const supervisor = this.#resources.get(name);
       if (supervisor === undefined) throw new HastError('RESOURCE_UNKNOWN');
       return supervisor;
     };
     return {
-      names: () => [...this.#supervisors.keys()],
+      names: () => this.#resources.names,
       status: (name) => find(name).status(),
       changeRole: (name, request) => {
         if (this.#stopping !== undefined) {
@@ -287,6 +388,7 @@ export class Daemon {
         }
         return find(name).changeRole(request);
       },
+      reload: () => this.reload(),
     };
   }
 
@@ -305,6 +407,11 @@ export class Daemon {
     const { uid } = this.#host.peerCredentials(fd);
     return uid === 0 || uid === process.getuid?.();
   }
+}
+
+function warningsOf(config: Config): readonly string[] {
+  const all = [...config.warnings, ...partlyAvailable(config)];
+  return all.map(({ at, text }) => `${at.file}:${at.line}:${at.column}: ${text}`);
 }
 
 /** Whether the work was done within the time; it goes on otherwise. */

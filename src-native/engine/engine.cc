@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -248,6 +249,10 @@ Engine::~Engine() {
 
 namespace {
 
+bool same_address(const PeerAddress& a, const PeerAddress& b) {
+  return a.size == b.size && std::memcmp(&a.address, &b.address, a.size) == 0;
+}
+
 /// Pins the request buffers for the kernel. The limit is counted per user and shared by all
 /// workers, whose rings need some of it too: where it is small, only the head of each slot is
 /// pinned, which is what small requests use, and no more than an eighth of the limit.
@@ -399,16 +404,11 @@ void Engine::kick() {
 
 void Engine::reconfigure(EngineTuning tuning) {
   post([tuning = std::move(tuning)](Thread& thread) mutable {
-    const auto same = [](const std::vector<PeerAddress>& a, const std::vector<PeerAddress>& b) {
-      if (a.size() != b.size()) return false;
-      for (std::size_t i = 0; i < a.size(); ++i) {
-        if (a[i].size != b[i].size || std::memcmp(&a[i].address, &b[i].address, a[i].size) != 0) {
-          return false;
-        }
-      }
-      return true;
-    };
-    const bool moved = !same(thread.spec.tuning.peers, tuning.peers);
+    const EngineTuning& now = thread.spec.tuning;
+    const bool moved =
+        !same_address(now.source, tuning.source) ||
+        !std::equal(now.peers.begin(), now.peers.end(), tuning.peers.begin(), tuning.peers.end(),
+                    same_address);
     thread.spec.tuning = std::move(tuning);
     if (thread.primary == nullptr) return;
     thread.primary->reconfigure(thread.spec.tuning.settings);

@@ -25,7 +25,7 @@ async function main(args: Arguments, log: Logger): Promise<number> {
       process.on(signal, () => void daemon.stop().then(resolve));
     }
   });
-  process.on('SIGHUP', () => void daemon.reload());
+  process.on('SIGHUP', () => void daemon.reloadQuietly());
   if (background) {
     process.chdir('/');
     native.host.syslogOpen('hastd');

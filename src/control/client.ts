@@ -8,6 +8,8 @@ import { HastError, isErrorCode } from '../error.ts';
 import {
   CONTROL_LIMITS,
   FailureSchema,
+  type ReloadAnswer,
+  ReloadAnswerSchema,
   ResourceSchema,
   type ResourceStatus,
   type RoleAnswer,
@@ -141,6 +143,16 @@ export class ControlClient {
     const seconds = this.#limits.roleAnswerSeconds;
     const path = `/v1/resources/${encodeURIComponent(name)}/role`;
     return parsed(RoleAnswerSchema, await this.#ask({ method: 'POST', path, body, seconds }));
+  }
+
+  /**
+   * Answers when everything runs with the new configuration.
+   * @throws HastError why it was not taken, CTL_CONNECT, CTL_EXCHANGE
+   */
+  async reload(): Promise<ReloadAnswer> {
+    const seconds = this.#limits.roleAnswerSeconds;
+    const body = await this.#ask({ method: 'POST', path: '/v1/reload', seconds });
+    return parsed(ReloadAnswerSchema, body);
   }
 
   async #ask(question: Question): Promise<string> {

@@ -37,6 +37,26 @@ export const RoleAnswerSchema = v.object({
 });
 export type RoleAnswer = v.InferOutput<typeof RoleAnswerSchema>;
 
+/** Answer of `POST /v1/reload`, once everything runs with the new configuration. */
+export const ReloadAnswerSchema = v.object({
+  /** Those that differ, in the order of the file, and those that are gone. */
+  resources: v.array(
+    v.object({
+      name: v.string(),
+      change: v.picklist(['added', 'removed', 'restarted', 'in-place']),
+      /** Statements whose values differ. */
+      statements: v.array(v.string()),
+      /** Why the resource does not have the role that it had. */
+      error: v.nullable(v.object({ code: v.string(), message: v.string(), exit: v.number() })),
+    }),
+  ),
+  /** Global statements that differ. */
+  statements: v.array(v.string()),
+  /** What could not be done, and what the file is warned of. */
+  warnings: v.array(v.string()),
+});
+export type ReloadAnswer = v.InferOutput<typeof ReloadAnswerSchema>;
+
 export const WorkerSchema = v.object({
   pid: v.number(),
   status: v.picklist(['complete', 'degraded']),

@@ -12,6 +12,7 @@ import {
   CONTROL_LIMITS,
   type ControlEvent,
   type Failure,
+  type ReloadAnswer,
   type ResourceStatus,
   type RoleAnswer,
   type RoleRequest,
@@ -24,6 +25,8 @@ export interface ControlBackend {
   status(name: string): Promise<ResourceStatus>;
   /** @throws HastError with the exit code for hastctl */
   changeRole(name: string, request: RoleRequest): Promise<RoleAnswer>;
+  /** @throws HastError why the configuration stays as it was */
+  reload(): Promise<ReloadAnswer>;
 }
 
 export interface ControlSettings {
@@ -50,7 +53,8 @@ interface Call {
 
 export class ControlServer {
   readonly #settings: ControlSettings;
-  readonly #server: Server;
+  /** The newest one accepts; older ones end with their last connection. */
+  readonly #servers = new Set<Server>();
   readonly #events = new EventStream();
   readonly #routes: readonly Route[];
 
@@ -65,27 +69,36 @@ export class ControlServer {
         path: /^\/v1\/events$/,
         run: async ({ response }) => this.#events.subscribe(response),
       },
+      { method: 'POST', path: /^\/v1\/reload$/, run: (call) => this.#reload(call) },
       { method: 'GET', path: /^\/metrics$/, run: (call) => this.#metrics(call) },
     ];
-    this.#server = createServer({
+  }
+
+  /** @param fd  a listening UNIX socket; the server owns it from here. One before it ends. */
+  listen(fd: number): Promise<void> {
+    for (const old of this.#servers) old.close(); // who is connected is still answered
+    const server = this.#made();
+    this.#servers.add(server.once('close', () => this.#servers.delete(server)));
+    return new Promise((resolve) => server.listen({ fd }, resolve));
+  }
+
+  #made(): Server {
+    const { admits, onProblem } = this.#settings;
+    const server = createServer({
       maxHeaderSize: CONTROL_LIMITS.headerBytes,
       headersTimeout: REQUEST_MS,
       requestTimeout: REQUEST_MS,
       keepAliveTimeout: KEEP_ALIVE_MS,
       connectionsCheckingInterval: 1000,
     });
-    this.#server.maxConnections = CONTROL_LIMITS.clients;
-    this.#server.on('request', (request, response) => void this.#serve(request, response));
-    this.#server.on('connection', (socket) => {
-      if (!settings.admits(socket)) socket.destroy();
+    server.maxConnections = CONTROL_LIMITS.clients;
+    server.on('request', (request, response) => void this.#serve(request, response));
+    server.on('connection', (socket) => {
+      if (!admits(socket)) socket.destroy();
     });
-    this.#server.on('clientError', (error, socket) => answerBroken(error, socket as Socket));
-    this.#server.on('error', (error) => settings.onProblem(`Control socket: ${error.message}.`));
-  }
-
-  /** @param fd  a listening UNIX socket; the server owns it from here */
-  listen(fd: number): Promise<void> {
-    return new Promise((resolve) => this.#server.listen({ fd }, resolve));
+    server.on('clientError', (error, socket) => answerBroken(error, socket as Socket));
+    server.on('error', (error) => onProblem(`Control socket: ${error.message}.`));
+    return server;
   }
 
   emit(event: ControlEvent): void {
@@ -94,8 +107,10 @@ export class ControlServer {
 
   /** Ends all connections; the socket's path is the caller's. */
   close(): void {
-    this.#server.close();
-    this.#server.closeAllConnections();
+    for (const server of this.#servers) {
+      server.close();
+      server.closeAllConnections();
+    }
   }
 
   // ---- One request ----------------------------------------------------------------------------
@@ -150,6 +165,11 @@ export class ControlServer {
     sendJson(response, 200, await this.#settings.backend.changeRole(name, body.output));
   }
 
+  async #reload({ request, response }: Call): Promise<void> {
+    await readBody(request); // nothing to say yet; what was not read would be the next request
+    sendJson(response, 200, await this.#settings.backend.reload());
+  }
+
   async #metrics({ response }: Call): Promise<void> {
     const text = metricsText(await this.#all());
     response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
@@ -165,7 +185,7 @@ export class ControlServer {
     if (this.#settings.backend.names().includes(name)) return;
     throw new HastError('RESOURCE_UNKNOWN', {
       message: `${name}: no such resource in the running hastd`,
-      hint: 'hastctl status lists them; a change of hast.conf needs a restart of hastd',
+      hint: 'hastctl status lists them; after a change of hast.conf: hastctl reload',
       exit,
     });
   }
@@ -184,6 +204,9 @@ const STATUS_OF: Readonly<Record<string, number>> = {
   HTTP_BAD_REQUEST: 400,
   HTTP_DENIED: 403,
   ROLE_REFUSED: 409,
+  CONFIG_SYNTAX: 422,
+  CONFIG_MEANING: 422,
+  RELOAD_REFUSED: 409,
   ROLE_FAILED: 500,
 };
 

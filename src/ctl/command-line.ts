@@ -7,7 +7,7 @@ import type { Role } from '../control/protocol.ts';
 import { HastError } from '../error.ts';
 import { parseSize } from '../units.ts';
 
-export const VERBS = ['create', 'role', 'list', 'status', 'dump'] as const;
+export const VERBS = ['create', 'role', 'list', 'status', 'dump', 'reload'] as const;
 export type Verb = (typeof VERBS)[number];
 
 interface Common {
@@ -39,7 +39,11 @@ export interface ShowCommand extends Common {
   readonly verb: 'list' | 'status' | 'dump';
   readonly json: boolean;
 }
-export type CtlCommand = CreateCommand | RoleCommand | ShowCommand;
+export interface ReloadCommand extends Common {
+  readonly verb: 'reload';
+  readonly json: boolean;
+}
+export type CtlCommand = CreateCommand | RoleCommand | ShowCommand | ReloadCommand;
 
 const DEFAULT_CONFIG = '/etc/hast.conf';
 const U32_MAX = 2n ** 32n - 1n;
@@ -148,6 +152,9 @@ export function parseCommandLine(argv: readonly string[]): CtlCommand {
       const force = raw.f === true;
       return { ...common, verb, names, role, force, ifUnused: raw.ifUnused === true };
     }
+    case 'reload':
+      if (operands.length > 0) throw wrong('reload takes no names: it is the whole file');
+      return { ...common, verb, json: raw.json === true };
     default:
       return { ...common, verb, json: raw.json === true };
   }

@@ -3,7 +3,13 @@
  * The formatters are pure; `print` alone writes. Messages to a person go through log.ts.
  */
 import type { ResourceReport } from '../control/client.ts';
-import type { ResourceStatus } from '../control/protocol.ts';
+import type { ReloadAnswer, ResourceStatus } from '../control/protocol.ts';
+import {
+  describeChange,
+  IN_FORCE,
+  NOTHING_CHANGED,
+  withStatements,
+} from '../control/reload-text.ts';
 import type { HastError } from '../error.ts';
 import type { MetadataBlock } from '../metadata.ts';
 import { humanize } from '../units.ts';
@@ -18,6 +24,7 @@ export interface Formatter {
   status(reports: readonly ResourceReport[]): string;
   list(reports: readonly ResourceReport[]): string;
   dump(reports: readonly DumpReport[]): string;
+  reload(answer: ReloadAnswer): string;
 }
 
 /** Names and paths come from another process: they must not move the cursor or forge a line. */
@@ -87,6 +94,14 @@ function dumpBlock(report: DumpReport): string {
   return `${lines.join('\n')}\n`;
 }
 
+function reloadLines({ resources, statements }: ReloadAnswer): string {
+  if (resources.length === 0 && statements.length === 0) return `${NOTHING_CHANGED}\n`;
+  const lines = resources.map(
+    ({ name, change, statements: own }) => `${shown(name)}: ${describeChange(change, own)}`,
+  );
+  return `${[...lines, withStatements(IN_FORCE, statements)].join('\n')}\n`;
+}
+
 const text: Formatter = {
   status: (reports) =>
     reports.length === 0
@@ -94,6 +109,7 @@ const text: Formatter = {
       : `Name\tStatus\t Role\t\tComponents\n${reports.map(statusRow).join('')}`,
   list: (reports) => reports.map(listBlock).join(''),
   dump: (reports) => reports.map(dumpBlock).join(''),
+  reload: reloadLines,
 };
 
 // ---- JSON -----------------------------------------------------------------------------------
@@ -138,6 +154,7 @@ const json: Formatter = {
   status: (reports) => document(reports.map(statusObject)),
   list: (reports) => document(reports.map(statusObject)),
   dump: (reports) => document(reports.map(dumpObject)),
+  reload: (answer) => `${JSON.stringify(answer, undefined, 2)}\n`,
 };
 
 export const FORMATTERS = { text, json } as const;

@@ -8,7 +8,7 @@ export const NO_SUCH_RESOURCE = 1;
 export function unknownToDaemon(): HastError {
   return new HastError('RESOURCE_UNKNOWN', {
     message: 'the running hastd knows no such resource',
-    hint: 'hastctl status lists what it knows; a change of hast.conf needs a restart of hastd',
+    hint: 'hastctl status lists what it knows; after a change of hast.conf: hastctl reload',
     exit: NO_SUCH_RESOURCE,
   });
 }

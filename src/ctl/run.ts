@@ -7,6 +7,7 @@ import { type CtlCommand, parseCommandLine } from './command-line.ts';
 import { create } from './commands/create.ts';
 import { dump } from './commands/dump.ts';
 import { list } from './commands/list.ts';
+import { reload } from './commands/reload.ts';
 import { role } from './commands/role.ts';
 import { status } from './commands/status.ts';
 import { type Context, exitOf, tell } from './context.ts';
@@ -25,6 +26,8 @@ async function dispatch(command: CtlCommand, context: Context): Promise<number> 
       return await status(command, context);
     case 'dump':
       return await dump(command, context);
+    case 'reload':
+      return await reload(context);
   }
 }
 

@@ -10,4 +10,5 @@ usage: hastctl create [-d] [-c config] [-e extentsize] [-k keepdirty]
        hastctl list [-d] [-c config] [-n node] [--json] [all | name ...]
        hastctl status [-d] [-c config] [-n node] [--json] [all | name ...]
        hastctl dump [-d] [-c config] [-n node] [--json] [all | name ...]
+       hastctl reload [-d] [-c config] [-n node] [--json]
 `;

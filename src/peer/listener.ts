@@ -76,11 +76,19 @@ interface HalfOpen extends Pending {
   readonly timer: NodeJS.Timeout;
 }
 
+/** Listening on other addresses, begun. */
+export interface Relistening {
+  /** Closes what is not wanted any more. @returns what could not be opened */
+  commit(): Promise<readonly HastError[]>;
+  undo(): void;
+}
+
 export class PeerListener {
   readonly #table: PeerTable;
   readonly #log: Logger;
   readonly #limits: ListenerLimits;
-  readonly #servers: Server[] = [];
+  /** By the text of the address. */
+  readonly #servers = new Map<string, Server>();
   /** Connections that have not been handed on, by address. */
   readonly #open = new Map<Socket, string>();
   readonly #halfOpen = new Map<string, HalfOpen>();
@@ -109,19 +117,67 @@ export class PeerListener {
       server.listen({ host, port, backlog, ipv6Only: address.family === 'ipv6' }, resolve);
     });
     server.on('error', (error) => this.#log.warning(`Accepting peers: ${error.message}.`));
-    this.#servers.push(server);
+    this.#servers.set(address.text, server);
+  }
+
+  /**
+   * Begins to listen on these addresses too, as far as that is possible now; one that is open stays.
+   * @throws HastError DAEMON_LISTEN when none of them can be used; then all is as it was
+   */
+  async begin(addresses: readonly TcpAddress[]): Promise<Relistening> {
+    const before = [...this.#servers.keys()];
+    const failed: { readonly address: TcpAddress; readonly error: HastError }[] = [];
+    for (const address of addresses) {
+      if (this.#servers.has(address.text)) continue;
+      try {
+        await this.listen(address);
+      } catch (error) {
+        failed.push({ address, error: error as HastError });
+      }
+    }
+    const wanted = new Set(addresses.map(({ text }) => text));
+    const gone = before.filter((text) => !wanted.has(text));
+    const undo = () => this.#stop([...this.#servers.keys()].filter((t) => !before.includes(t)));
+    // What is about to be closed may be in the way: a wildcard, most often.
+    const hopeless = ({ error }: { readonly error: HastError }) =>
+      gone.length === 0 || (error.cause as NodeJS.ErrnoException).code !== 'EADDRINUSE';
+    if (failed.length === addresses.length && failed.every(hopeless)) {
+      undo();
+      throw failed[0]?.error ?? new HastError('DAEMON_LISTEN', { message: 'nothing to listen on' });
+    }
+    return { undo, commit: () => this.#commit(gone, failed) };
+  }
+
+  async #commit(
+    gone: readonly string[],
+    failed: readonly { readonly address: TcpAddress; readonly error: HastError }[],
+  ): Promise<readonly HastError[]> {
+    this.#stop(gone);
+    const problems: HastError[] = [];
+    for (const { address } of failed) {
+      await this.listen(address).catch((error: HastError) => problems.push(error));
+    }
+    return problems;
+  }
+
+  /** Connections that were accepted go on. */
+  #stop(texts: readonly string[]): void {
+    for (const text of texts) {
+      this.#servers.get(text)?.close();
+      this.#servers.delete(text);
+    }
   }
 
   /** Ports really bound, for `listen` with a name or port of the system's choice. */
   get ports(): readonly number[] {
-    return this.#servers.flatMap((server) => {
+    return [...this.#servers.values()].flatMap((server) => {
       const address = server.address();
       return address === null || typeof address === 'string' ? [] : [address.port];
     });
   }
 
   close(): void {
-    for (const server of this.#servers) server.close();
+    for (const server of this.#servers.values()) server.close();
     for (const socket of this.#open.keys()) socket.destroy();
   }
 

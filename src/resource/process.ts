@@ -34,8 +34,8 @@ const HEAP_FLAGS = ['--max-semi-space-size=1', '--max-old-space-size=64'];
 export interface WorkerSettings {
   /** The worker's program, worker-main. */
   readonly entry: string;
-  /** Whom the worker runs as; null: whoever runs hastd. */
-  readonly user: { readonly uid: number; readonly gid: number } | null;
+  /** Whom a worker runs as that starts now; null: whoever runs hastd. */
+  readonly user: () => { readonly uid: number; readonly gid: number } | null;
   readonly host: Pick<HostFunctions, 'setIoFlusher'>;
   /** Says a thing once in the life of the daemon. */
   readonly once: (text: string) => void;
@@ -113,7 +113,7 @@ function spawnWorker(settings: WorkerSettings, launch: WorkerLaunch): ChildProce
       stdio: ['ignore', 'ignore', 'pipe', 'ipc', disk, first, second ?? 'ignore'],
       serialization: 'advanced',
       env: environment(),
-      ...(settings.user ?? {}),
+      ...(settings.user() ?? {}),
     });
   } finally {
     if (flusher) settings.host.setIoFlusher(false);

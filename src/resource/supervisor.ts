@@ -2,6 +2,7 @@
  * One object per resource, in the parent: takes what happens to role.ts and does what it answers.
  */
 import type { Socket } from 'node:net';
+import { type Changes, changesOf } from '../config/changes.ts';
 import type { Resource } from '../config/config.ts';
 import type { ResourceStatus, RoleAnswer, RoleRequest } from '../control/protocol.ts';
 import { HastError, isErrorCode } from '../error.ts';
@@ -72,6 +73,12 @@ export interface SupervisorDeps {
   /** How long a start may take until `ready`; for tests. */
   readonly startMs?: number;
 }
+/** A reload of one resource, begun. */
+export interface Reloading {
+  readonly changes: Changes;
+  /** @throws HastError when the former role was not taken again; the new configuration stays */
+  finish(): Promise<void>;
+}
 export type Detail = Readonly<Record<string, string | number>>;
 
 const START_MS = 110_000;
@@ -85,12 +92,14 @@ const BUSY_TEXT = 'The previous session of the resource has not ended yet.';
 
 interface Waiting {
   readonly role: Role;
+  /** Resolves when the command was answered, however. */
+  readonly over: () => Promise<void>;
   readonly resolve: () => void;
   readonly reject: (error: HastError) => void;
 }
 
 export class Supervisor {
-  readonly resource: Resource;
+  #resource: Resource;
   readonly #deps: SupervisorDeps;
   readonly #hooks: HookQueue;
   #state: RoleState = { phase: 'init' };
@@ -117,9 +126,14 @@ export class Supervisor {
   #closed = false;
 
   constructor(resource: Resource, deps: SupervisorDeps) {
-    this.resource = resource;
+    this.#resource = resource;
     this.#deps = deps;
     this.#hooks = new HookQueue(resource.name, deps.startHook, deps.log.child(resource.name));
+  }
+
+  /** As it is configured now. */
+  get resource(): Resource {
+    return this.#resource;
   }
 
   get role(): Role {
@@ -158,26 +172,55 @@ export class Supervisor {
     await this.changeRole({ role: 'init', force: true, ifUnused: false }).catch(() => {});
   }
 
+  /**
+   * First half of a reload: a resource that has to restart goes to init and frees its disk.
+   * @throws HastError when it does not
+   */
+  async beginReload(after: Resource): Promise<Reloading> {
+    await this.#settled();
+    const { role } = this;
+    const changes = changesOf(this.#resource, after, role);
+    if (changes.way !== 'restart') return { changes, finish: () => this.#takeInPlace(after) };
+    this.#log().info(`Restarting with another ${changes.words.join(', ')}.`);
+    await this.changeRole({ role: 'init', force: true, ifUnused: false });
+    return { changes, finish: () => this.#takeRestarted(after, role) };
+  }
+
+  async #takeRestarted(after: Resource, role: Role): Promise<void> {
+    this.#resource = after;
+    await this.changeRole({ role, force: false, ifUnused: false });
+  }
+
+  /** No role is being taken any more. */
+  async #settled(): Promise<void> {
+    while (this.#checking !== undefined) await this.#checking;
+    const pending = this.#waiting.map(({ over }) => over());
+    if (pending.length === 0) return;
+    await Promise.all(pending);
+    await this.#settled();
+  }
+
+  async #takeInPlace(after: Resource): Promise<void> {
+    this.#resource = after;
+    const addresses = await this.#deps.resolve(after);
+    if (this.role !== 'primary') return;
+    this.#addresses = addresses;
+    this.#takeSecret();
+    this.#watchSecret();
+    this.#worker?.reconfigure(this.#tuning());
+  }
+
   #await(role: Role): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiting = this.#waiting.filter((one) => one !== entry);
-        const message = 'the role was not taken in time; hastd goes on trying';
-        reject(new HastError('ROLE_FAILED', { message }));
-      }, COMMAND_MS);
-      const entry: Waiting = {
-        role,
-        resolve: () => {
-          clearTimeout(timer);
-          resolve();
-        },
-        reject: (error) => {
-          clearTimeout(timer);
-          reject(error);
-        },
-      };
-      this.#waiting.push(entry);
+    const done = new Promise<void>((resolve, reject) => {
+      this.#waiting.push({ role, over: () => done.catch(() => {}), resolve, reject });
     });
+    const entry = this.#waiting.at(-1);
+    const timer = setTimeout(() => {
+      this.#waiting = this.#waiting.filter((one) => one !== entry);
+      const message = 'the role was not taken in time; hastd goes on trying';
+      entry?.reject(new HastError('ROLE_FAILED', { message }));
+    }, COMMAND_MS);
+    return done.finally(() => clearTimeout(timer));
   }
 
   /** `--if-unused`, and `demotion refuse` unless forced. */
@@ -254,6 +297,12 @@ export class Supervisor {
     }
     const now = this.#secret;
     return now !== before && (now === null || before === null || Buffer.compare(now, before) !== 0);
+  }
+
+  #watchSecret(): void {
+    clearInterval(this.#secretTimer);
+    if (this.#secret === null) return;
+    this.#secretTimer = setInterval(() => this.#rereadSecret(), SECRET_MS).unref();
   }
 
   /** A file that was changed counts from the next attempt to connect on. */
@@ -466,9 +515,7 @@ export class Supervisor {
       this.#addresses = await this.#deps.resolve(this.resource);
       signal.throwIfAborted();
       this.#spawn('primary', disk.fd, listening, null, this.#spec('primary', force, null));
-      if (this.#secret !== null) {
-        this.#secretTimer = setInterval(() => this.#rereadSecret(), SECRET_MS).unref();
-      }
+      this.#watchSecret();
       this.#dispatch({ type: 'forked' });
     } catch (error) {
       if (listening >= 0) removeExport(this.resource);

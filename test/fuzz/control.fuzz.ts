@@ -25,6 +25,7 @@ const server = new ControlServer({
   onProblem: (text) => problems.push(text),
   backend: {
     names: () => ['data', 'a b'],
+    reload: () => Promise.resolve({ resources: [], statements: [], warnings: [] }),
     status: (name) => Promise.resolve(resourceOf(name)),
     changeRole: (name, { role, force, ifUnused }) => {
       if (!['init', 'primary', 'secondary'].includes(role)) throw new Error(`the role ${role}`);

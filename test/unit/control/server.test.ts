@@ -7,6 +7,8 @@ import {
   CONTROL_LIMITS,
   EventSchema,
   FailureSchema,
+  type ReloadAnswer,
+  ReloadAnswerSchema,
   ResourceListSchema,
   ResourceSchema,
   type ResourceStatus,
@@ -57,6 +59,20 @@ const WORKER: NonNullable<ResourceStatus['worker']> = {
   queueIdle: 14,
 };
 
+const RELOADED: ReloadAnswer = {
+  resources: [
+    { name: 'data', change: 'in-place', statements: ['timeout'], error: null },
+    {
+      name: 'spare',
+      change: 'restarted',
+      statements: ['local'],
+      error: { code: 'META_UNREADABLE', message: 'no disk', exit: 66 },
+    },
+  ],
+  statements: ['listen'],
+  warnings: ['a word'],
+};
+
 function statusOf(name: string): ResourceStatus {
   return resourceOf(name, {
     role: name === 'data' ? 'primary' : 'init',
@@ -80,6 +96,7 @@ function bench(body: (bench: Bench) => Promise<void>, admitted = true): () => Pr
       const asked: RoleRequest[] = [];
       const problems: string[] = [];
       const sockets: Socket[] = [];
+      let reloads = 0;
       const names = ['data', 'spare', 'a b'];
       const control = new ControlServer({
         admits: () => admitted,
@@ -87,6 +104,11 @@ function bench(body: (bench: Bench) => Promise<void>, admitted = true): () => Pr
         backend: {
           names: () => names,
           status: (name) => Promise.resolve(statusOf(name)),
+          reload: () => {
+            reloads += 1;
+            if (reloads > 1) return Promise.reject(new HastError('CONFIG_MEANING'));
+            return Promise.resolve(RELOADED);
+          },
           changeRole: (name, request) => {
             asked.push(request);
             if (request.role === 'primary') {
@@ -265,6 +287,35 @@ server(
   }),
 );
 
+server(
+  'a reload is answered with what changed, or with why nothing did',
+  bench(async ({ ask: call }) => {
+    const { status, json } = await call('POST', '/v1/reload');
+    assert.is(status, 200);
+    assert.equal(v.parse(ReloadAnswerSchema, json()), RELOADED);
+    isFailure(await call('POST', '/v1/reload'), 422, 'CONFIG_MEANING');
+  }),
+);
+
+server(
+  'another socket takes over, and who is connected is still answered',
+  bench(async ({ control, path, ask: call, open }) => {
+    const events = open();
+    let got = '';
+    events.setEncoding('utf8').on('data', (text: string) => {
+      got += text;
+    });
+    events.write('GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n');
+    await until('the head', 3000, () => got.includes('200 OK'));
+    await control.listen(native.host.listenUnix(`${path}2`, 0o600, -1, -1));
+    assert.is((await ask(`${path}2`, 'GET', '/v1/resources')).status, 200);
+    control.emit({ time: 'now', resource: 'data', event: 'moved' });
+    await until('the event', 3000, () => got.includes('"moved"'));
+    const refused = await call('GET', '/v1/resources').catch((error: Error) => error.message);
+    assert.match(String(refused), 'ECONNREFUSED');
+  }),
+);
+
 // ---- docs/openapi.json ------------------------------------------------------------------------
 
 interface Operation {
@@ -297,8 +348,9 @@ server(
           assert.ok(Object.hasOwn(described.responses, `${status}`), `${method} ${path} ${status}`);
       }
     }
-    const routes = ['/v1/resources', '/v1/resources/{name}', '/v1/resources/{name}/role'];
-    assert.equal(Object.keys(api.paths).sort(), ['/metrics', '/v1/events', ...routes].sort());
+    const resources = ['/v1/resources', '/v1/resources/{name}', '/v1/resources/{name}/role'];
+    const routes = [...resources, '/v1/reload', '/v1/events', '/metrics'];
+    assert.equal(Object.keys(api.paths).sort(), routes.sort());
   }),
 );
 
@@ -308,6 +360,7 @@ server('the description names exactly the fields there are', () => {
     Worker: WORKER,
     Failure: FailureSchema.entries,
     RoleAnswer: RoleAnswerSchema.entries,
+    ReloadAnswer: ReloadAnswerSchema.entries,
     Event: EventSchema.entries,
     RoleRequest: { role: '', force: false, ifUnused: false },
   };

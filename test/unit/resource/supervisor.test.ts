@@ -133,7 +133,7 @@ function bench(
         log: Logger.root(({ level, text }) => lines.push(`${level} ${text}`), 0),
         launch: workerLauncher({
           entry: ENTRY,
-          user: null,
+          user: () => null,
           host: { setIoFlusher: () => true },
           once: () => {},
         }),
