@@ -348,24 +348,25 @@ export class Daemon {
   // ---- What peers and clients see -------------------------------------------------------------
 
   #table(): PeerTable {
-    const resources = this.#resources;
+    // Made before the resources are.
+    const resources = () => this.#resources;
     const admits = ({ remote }: Resource, ip: string): boolean =>
       remote !== 'none' && isAmong(ip, this.#resolver.current(remote));
     return {
       get count() {
-        return resources.size;
+        return resources().size;
       },
-      admitsAny: (ip) => resources.supervisors.some(({ resource }) => admits(resource, ip)),
+      admitsAny: (ip) => resources().supervisors.some(({ resource }) => admits(resource, ip)),
       find: (name) => {
-        const supervisor = resources.get(name);
+        const supervisor = resources().get(name);
         if (supervisor === undefined) return undefined;
         const { role, resource } = supervisor;
         return { role, admits: (ip) => admits(resource, ip), secret: () => readSecret(resource) };
       },
-      admit: (name, pair) => resources.get(name)?.admit(pair),
-      contact: (name) => resources.get(name)?.contact(),
+      admit: (name, pair) => resources().get(name)?.admit(pair),
+      contact: (name) => resources().get(name)?.contact(),
       knocked: (ip) => {
-        for (const supervisor of resources.supervisors) {
+        for (const supervisor of resources().supervisors) {
           if (admits(supervisor.resource, ip)) supervisor.contact();
         }
       },

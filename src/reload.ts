@@ -19,7 +19,7 @@ export function tellReload(
     return;
   }
   for (const { name, change, words, error } of changes) {
-    log.child(name).info(`Reload: ${describeChange(change, words)}.`);
+    log.child(name).info(`Reload: ${describeChange({ change, failed: error !== null }, words)}.`);
     if (error !== null) log.child(name).error(`Reload: ${error.message.replace(/\.$/, '')}.`);
   }
   log.info(`Reload: ${withStatements(IN_FORCE, statements)}.`);

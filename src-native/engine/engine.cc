@@ -405,10 +405,9 @@ void Engine::kick() {
 void Engine::reconfigure(EngineTuning tuning) {
   post([tuning = std::move(tuning)](Thread& thread) mutable {
     const EngineTuning& now = thread.spec.tuning;
-    const bool moved =
-        !same_address(now.source, tuning.source) ||
-        !std::equal(now.peers.begin(), now.peers.end(), tuning.peers.begin(), tuning.peers.end(),
-                    same_address);
+    const bool moved = !same_address(now.source, tuning.source) ||
+                       !std::equal(now.peers.begin(), now.peers.end(), tuning.peers.begin(),
+                                   tuning.peers.end(), same_address);
     thread.spec.tuning = std::move(tuning);
     if (thread.primary == nullptr) return;
     thread.primary->reconfigure(thread.spec.tuning.settings);

@@ -12,9 +12,12 @@ const DONE: Readonly<Record<Change, string>> = {
 export const NOTHING_CHANGED = 'the configuration has not changed';
 export const IN_FORCE = 'the new configuration is in force';
 
-/** Without a full stop. */
-export function describeChange(change: Change, statements: readonly string[]): string {
-  return withStatements(DONE[change], statements);
+/** Without a full stop. `failed`: the resource does not have the role that it had. */
+export function describeChange(
+  { change, failed }: { readonly change: Change; readonly failed: boolean },
+  statements: readonly string[],
+): string {
+  return withStatements(failed ? 'could not take its role again' : DONE[change], statements);
 }
 
 export function withStatements(text: string, statements: readonly string[]): string {

@@ -97,7 +97,8 @@ function dumpBlock(report: DumpReport): string {
 function reloadLines({ resources, statements }: ReloadAnswer): string {
   if (resources.length === 0 && statements.length === 0) return `${NOTHING_CHANGED}\n`;
   const lines = resources.map(
-    ({ name, change, statements: own }) => `${shown(name)}: ${describeChange(change, own)}`,
+    ({ name, change, statements: own, error }) =>
+      `${shown(name)}: ${describeChange({ change, failed: error !== null }, own)}`,
   );
   return `${[...lines, withStatements(IN_FORCE, statements)].join('\n')}\n`;
 }

@@ -236,7 +236,7 @@ for (const start of ['secondary', 'last'] as const) {
 }
 
 daemon(
-  'a reload tells what it found and changes nothing',
+  'a reload without a change, or of a bad file, tells so and changes nothing',
   bench(async ({ directory, run }) => {
     const hastd = run('-F');
     await hastd.says(STARTED);

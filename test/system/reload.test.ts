@@ -139,7 +139,7 @@ add(
     change(b, `local ${b.disk}`, `local ${b.disk}.none`);
     const { code, stdout, stderr } = await b.hastctl('reload');
     assert.is(code, 6, stderr);
-    assert.match(stdout, 'data: restarted with the new configuration (local)');
+    assert.match(stdout, 'data: could not take its role again (local)');
     assert.match(stderr, `${b.disk}.none`);
     assert.is((await b.status()).role, 'init');
     change(b, `local ${b.disk}.none`, `local ${b.disk}`);
@@ -164,12 +164,12 @@ add(
     assert.match(await a.must('reload'), 'x: added\ny: added\n');
     await a.must('role', 'secondary', 'x', 'y');
     await a.must('role', 'primary', 'x');
-    assert.match(await a.must('status'), /data.*primary[^]*\nx.*primary[^]*\ny.*secondary/);
+    assert.match(await a.must('status'), /data.*primary[\s\S]*\nx.*primary[\s\S]*\ny.*secondary/);
     // Each disk names its resource: the new places need new metadata.
     writeFileSync(a.config, `${text}${more('x', disks[1])}${more('y', disks[0])}`);
     const swapped = await a.hastctl('reload');
     assert.is(swapped.code, 6);
-    assert.match(swapped.stderr, /\[x\] .*belongs to.*y/i);
+    assert.match(swapped.stderr, /\[x\] .*holds the metadata of resource y/);
     await a.must('create', '-f', 'x', 'y');
     await a.must('role', 'secondary', 'x', 'y');
     writeFileSync(a.config, text);
