@@ -1,11 +1,11 @@
 /** How a reload is told: to the log, and to who asked for it. */
-import type { ReloadAnswer } from './control/protocol.ts';
 import {
   describeChange,
   IN_FORCE,
   NOTHING_CHANGED,
+  type ReloadAnswer,
   withStatements,
-} from './control/reload-text.ts';
+} from './control/protocol.ts';
 import type { Logger } from './log.ts';
 import type { ResourceChange } from './resource/set.ts';
 

@@ -3,13 +3,14 @@
  * The formatters are pure; `print` alone writes. Messages to a person go through log.ts.
  */
 import type { ResourceReport } from '../control/client.ts';
-import type { ReloadAnswer, ResourceStatus } from '../control/protocol.ts';
 import {
   describeChange,
   IN_FORCE,
   NOTHING_CHANGED,
+  type ReloadAnswer,
+  type ResourceStatus,
   withStatements,
-} from '../control/reload-text.ts';
+} from '../control/protocol.ts';
 import type { HastError } from '../error.ts';
 import type { MetadataBlock } from '../metadata.ts';
 import { humanize } from '../units.ts';

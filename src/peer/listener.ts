@@ -121,7 +121,7 @@ export class PeerListener {
   }
 
   /**
-   * Begins to listen on these addresses too, as far as that is possible now; one that is open stays.
+   * Begins to listen on these addresses too, as far as that is possible now.
    * @throws HastError DAEMON_LISTEN when none of them can be used; then all is as it was
    */
   async begin(addresses: readonly TcpAddress[]): Promise<Relistening> {

@@ -1,4 +1,4 @@
-/** All resources of this node, in the order of the configuration, and a new configuration of them. */
+/** All resources of this node, in the order of the configuration, and another one of them. */
 import type { Changes } from '../config/changes.ts';
 import type { Resource } from '../config/config.ts';
 import { HastError } from '../error.ts';

@@ -82,7 +82,7 @@ add(
 );
 
 add(
-  'another remote ends the connection, without an error for the client, and the old one brings it back',
+  'another remote ends the connection, without an error for the client; the old one is back',
   story(async (pair) => {
     const { a } = pair;
     const { pid } = await a.worker();
