@@ -41,6 +41,7 @@ interface Question {
   readonly path: string;
   readonly body?: unknown;
   readonly seconds: number;
+  readonly signal?: AbortSignal | undefined;
 }
 interface Answer {
   readonly status: number;
@@ -115,11 +116,12 @@ export class ControlClient {
   /**
    * All resources of the running daemon, in its order. One that cannot be understood is a report
    * with an error and does not touch the others.
+   * @param signal  nobody wants the answer any more
    * @throws HastError CTL_CONNECT, CTL_EXCHANGE
    */
-  async resources(): Promise<readonly ResourceReport[]> {
+  async resources(signal?: AbortSignal): Promise<readonly ResourceReport[]> {
     const seconds = this.#limits.answerSeconds;
-    const body = await this.#ask({ method: 'GET', path: '/v1/resources', seconds });
+    const body = await this.#ask({ method: 'GET', path: '/v1/resources', seconds, signal });
     return parsed(ListSchema, body).resources.map((item) => {
       const { name } = parsed(NameSchema, JSON.stringify(item));
       const status = v.safeParse(ResourceSchema, item);
@@ -167,7 +169,8 @@ export class ControlClient {
   }
 
   /** The deadline covers connecting, sending and the whole answer. */
-  async #exchange({ method, path, body, seconds }: Question): Promise<Answer> {
+  async #exchange({ method, path, body, seconds, signal }: Question): Promise<Answer> {
+    const late = AbortSignal.timeout(seconds * 1000);
     const text = body === undefined ? undefined : JSON.stringify(body);
     const headers: Record<string, string | number> = { host: 'hastd', connection: 'close' };
     if (text !== undefined) {
@@ -181,7 +184,7 @@ export class ControlClient {
         path,
         headers,
         agent: false,
-        signal: AbortSignal.timeout(seconds * 1000),
+        signal: signal === undefined ? late : AbortSignal.any([late, signal]),
       });
       asked.once('response', resolve);
       // Stays for what comes after the response: the body's reader gets that error too.

@@ -36,17 +36,24 @@ export interface RoleCommand extends Common {
   readonly ifUnused: boolean;
 }
 export interface ShowCommand extends Common {
-  readonly verb: 'list' | 'status' | 'dump';
+  readonly verb: 'list' | 'dump';
   readonly json: boolean;
 }
 export interface ReloadCommand extends Common {
   readonly verb: 'reload';
   readonly json: boolean;
 }
-export type CtlCommand = CreateCommand | RoleCommand | ShowCommand | ReloadCommand;
+export interface StatusCommand extends Common {
+  readonly verb: 'status';
+  readonly json: boolean;
+  /** Milliseconds between two looks; undefined: one look. */
+  readonly watchMs: number | undefined;
+}
+export type CtlCommand = CreateCommand | RoleCommand | ShowCommand | StatusCommand | ReloadCommand;
 
 const DEFAULT_CONFIG = '/etc/hast.conf';
 const U32_MAX = 2n ** 32n - 1n;
+const INTERVAL = { least: 0.1, most: 86_400, usual: 1 } as const;
 const ROLES: Readonly<Record<string, Role>> = {
   init: 'init',
   primary: 'primary',
@@ -59,6 +66,13 @@ function wrong(message?: string): HastError {
 
 function size(option: string, most?: bigint): (text: string) => bigint {
   return (text) => parseSize(text, option, most);
+}
+
+/** @returns milliseconds */
+function interval(text: string): number {
+  const seconds = /^\d{1,6}(\.\d{1,6})?$/.test(text) ? Number(text) : Number.NaN;
+  if (seconds >= INTERVAL.least && seconds <= INTERVAL.most) return seconds * 1000;
+  throw wrong(`--interval takes seconds, from ${INTERVAL.least} to ${INTERVAL.most}`);
 }
 
 /** The options of one subcommand; the manual is held against these. */
@@ -86,6 +100,11 @@ export function optionsOf(verb: Verb): Command {
       return command
         .option('-f', 'skip refusals')
         .option('--if-unused', 'refuse while the provider is open');
+    case 'status':
+      return command
+        .option('--json', 'machine-readable output')
+        .option('--watch', 'look again and again')
+        .option('--interval <seconds>', 'time between two looks', interval);
     default:
       return command.option('--json', 'machine-readable output');
   }
@@ -103,6 +122,8 @@ interface RawOptions {
   readonly contentsEqual?: boolean;
   readonly ifUnused?: boolean;
   readonly json?: boolean;
+  readonly watch?: boolean;
+  readonly interval?: number;
 }
 
 function parsed(verb: Verb, args: readonly string[]): { raw: RawOptions; operands: string[] } {
@@ -155,6 +176,12 @@ export function parseCommandLine(argv: readonly string[]): CtlCommand {
     case 'reload':
       if (operands.length > 0) throw wrong('reload takes no names: it is the whole file');
       return { ...common, verb, json: raw.json === true };
+    case 'status': {
+      const watch = raw.watch === true;
+      if (raw.interval !== undefined && !watch) throw wrong('--interval needs --watch');
+      const watchMs = watch ? (raw.interval ?? INTERVAL.usual * 1000) : undefined;
+      return { ...common, verb, json: raw.json === true, watchMs };
+    }
     default:
       return { ...common, verb, json: raw.json === true };
   }

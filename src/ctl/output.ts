@@ -2,6 +2,7 @@
  * What hastctl prints on its standard output: the text that scripts know, or JSON.
  * The formatters are pure; `print` alone writes. Messages to a person go through log.ts.
  */
+import type { WriteStream } from 'node:tty';
 import type { ResourceReport } from '../control/client.ts';
 import {
   describeChange,
@@ -29,7 +30,7 @@ export interface Formatter {
 }
 
 /** Names and paths come from another process: they must not move the cursor or forge a line. */
-function shown(text: string): string {
+export function shown(text: string): string {
   return text.replaceAll(/\p{Cc}/gu, '?');
 }
 
@@ -116,11 +117,11 @@ const text: Formatter = {
 
 // ---- JSON -----------------------------------------------------------------------------------
 
-function errorObject({ code, message, hint, exit }: HastError): object {
+export function errorObject({ code, message, hint, exit }: HastError): object {
   return { code, message, ...(hint === undefined ? {} : { hint }), exit };
 }
 
-function statusObject(report: ResourceReport): object | ResourceStatus {
+export function statusObject(report: ResourceReport): object | ResourceStatus {
   if ('error' in report) return { name: report.name, error: errorObject(report.error) };
   return report.status;
 }
@@ -165,4 +166,124 @@ export const FORMATTERS = { text, json } as const;
 
 export function print(stream: 'stdout' | 'stderr', output: string): void {
   if (output !== '') process[stream].write(output);
+}
+
+/** Where a view that goes on is written to, and when it is to end. */
+export interface Outlet {
+  /** Undefined: no terminal, or one that cannot move its cursor. */
+  readonly screen: Screen | undefined;
+  /** Aborted by ^C and the like, and when nobody reads any more. */
+  readonly over: AbortSignal;
+  /** Waits for a reader who is slow. */
+  write(text: string): Promise<void>;
+}
+
+export interface Screen {
+  readonly columns: number;
+  readonly rows: number;
+  readonly colour: boolean;
+  readonly unicode: boolean;
+  /** Shows these lines in place of the ones before; the last ones stay when all is over. */
+  show(lines: readonly string[]): Promise<void>;
+  /** Calls back when the terminal has another size, or shows us again after ^Z. */
+  onChange(changed: () => void): void;
+}
+
+const TERMINAL = {
+  // The other screen, no cursor, no wrapping; and back.
+  enter: '\u001b[?1049h\u001b[?25l\u001b[?7l',
+  leave: '\u001b[?7h\u001b[?25h\u001b[?1049l',
+  home: '\u001b[H',
+  restOfLine: '\u001b[K',
+  restOfScreen: '\u001b[J',
+} as const;
+
+/** One picture in place of the one before. */
+function redrawn(lines: readonly string[]): string {
+  const { home, restOfLine, restOfScreen } = TERMINAL;
+  return `${home}${lines.map((line) => line + restOfLine).join('\r\n')}${restOfScreen}`;
+}
+
+const ENDING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+const DEFAULT_SIZE = { columns: 80, rows: 24 } as const;
+
+/**
+ * Gives `body` the standard output for as long as it takes, and the terminal back as it was,
+ * with the last picture left standing.
+ * @param plain  no screen, even on a terminal
+ */
+export async function withOutlet<T>(
+  plain: boolean,
+  body: (outlet: Outlet) => Promise<T>,
+  stream: WriteStream = process.stdout,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<T> {
+  const ending = new AbortController();
+  const end = () => ending.abort();
+  const onScreen = !plain && stream.isTTY === true && env.TERM !== 'dumb';
+  let changed = () => {};
+  let last: readonly string[] = [];
+  const write = (text: string) => written(stream, text, ending.signal);
+  const screen: Screen | undefined = onScreen
+    ? {
+        // A terminal without a size says 0.
+        get columns() {
+          return stream.columns || DEFAULT_SIZE.columns;
+        },
+        get rows() {
+          return stream.rows || DEFAULT_SIZE.rows;
+        },
+        colour: stream.hasColors(env),
+        unicode: /utf-?8/i.test(env.LC_ALL || env.LC_CTYPE || env.LANG || ''),
+        show: (lines) => {
+          last = lines;
+          return write(redrawn(lines));
+        },
+        onChange: (callback) => {
+          changed = callback;
+        },
+      }
+    : undefined;
+  const resized = () => changed();
+  const suspend = () => {
+    stream.write(TERMINAL.leave);
+    process.kill(process.pid, 'SIGSTOP');
+  };
+  const resume = () => {
+    stream.write(TERMINAL.enter);
+    changed();
+  };
+
+  stream.on('error', end);
+  for (const name of ENDING) process.on(name, end);
+  if (onScreen) {
+    stream.on('resize', resized);
+    process.on('SIGTSTP', suspend);
+    process.on('SIGCONT', resume);
+    stream.write(TERMINAL.enter);
+  }
+  try {
+    return await body({ screen, over: ending.signal, write });
+  } finally {
+    if (onScreen) {
+      stream.off('resize', resized);
+      process.off('SIGTSTP', suspend);
+      process.off('SIGCONT', resume);
+      stream.write(TERMINAL.leave + last.map((line) => `${line}\n`).join(''));
+    }
+    for (const name of ENDING) process.off(name, end);
+  }
+}
+
+function written(stream: WriteStream, text: string, over: AbortSignal): Promise<void> {
+  if (over.aborted || stream.write(text)) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = () => {
+      stream.off('drain', done);
+      over.removeEventListener('abort', done);
+      resolve();
+    };
+    stream.on('drain', done);
+    over.addEventListener('abort', done);
+  });
 }

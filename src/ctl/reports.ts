@@ -20,8 +20,9 @@ export function unknownToDaemon(): HastError {
 export async function reportsOf(
   { client }: Context,
   names: readonly string[],
+  signal?: AbortSignal,
 ): Promise<readonly ResourceReport[]> {
-  const all = await client.resources();
+  const all = await client.resources(signal);
   const [first = 'all'] = names;
   if (first === 'all') return all;
   const known = new Map(all.map((report) => [report.name, report]));

@@ -8,7 +8,8 @@ usage: hastctl create [-d] [-c config] [-e extentsize] [-k keepdirty]
        hastctl role [-d] [-c config] [-n node] [-f] [--if-unused] \
 <init | primary | secondary> all | name ...
        hastctl list [-d] [-c config] [-n node] [--json] [all | name ...]
-       hastctl status [-d] [-c config] [-n node] [--json] [all | name ...]
+       hastctl status [-d] [-c config] [-n node] [--json] [--watch]
+\t\t[--interval seconds] [all | name ...]
        hastctl dump [-d] [-c config] [-n node] [--json] [all | name ...]
        hastctl reload [-d] [-c config] [-n node] [--json]
 `;

@@ -57,6 +57,15 @@ function program(name: 'hastd' | 'hastctl'): string[] {
   return ['--import', import.meta.resolve('tsx'), join(ROOT, `src/bin/${name}.ts`)];
 }
 
+/** Node's arguments for a command of hastctl to a node. */
+export function hastctlArguments(
+  { config, name }: Pick<Node, 'config' | 'name'>,
+  verb: string,
+  ...args: readonly string[]
+): string[] {
+  return [...program('hastctl'), verb, '-c', config, '-n', name, ...args];
+}
+
 // ---- The user of the workers ------------------------------------------------------------------
 
 export interface TestUser {
@@ -376,7 +385,7 @@ export class Node {
   // ---- hastctl --------------------------------------------------------------------------------
 
   hastctl(verb: string, ...args: readonly string[]): Promise<Ended> {
-    const all = [...program('hastctl'), verb, '-c', this.config, '-n', this.name, ...args];
+    const all = hastctlArguments(this, verb, ...args);
     return runProgram(process.execPath, all, AbortSignal.timeout(150_000));
   }
 

@@ -22,6 +22,13 @@ const WRONG: readonly string[] = [
   'status --jso',
   'status --json=1',
   'status -f',
+  'status --interval 2',
+  'status --watch --interval 0',
+  'status --watch --interval 0.05',
+  'status --watch --interval 1e3',
+  'status --watch --interval 99999',
+  'status --watch=2',
+  'list --watch',
   'status -c',
   'list -e 2m',
   'dump --if-unused',
@@ -50,10 +57,21 @@ line('takes options before operands, joined or not', () => {
     debug: 2,
     node: 'node1',
     json: true,
+    watchMs: undefined,
     names: ['a', '-d'],
   });
   assert.equal(parse('list -dc /y -- -x').names, ['-x']);
   assert.is(parse('dump').configPath, '/etc/hast.conf');
+});
+
+line('watches once a second, or as often as is wanted', () => {
+  const msOf = (text: string) => {
+    const command = parse(text);
+    assert.ok(command.verb === 'status');
+    return command.watchMs;
+  };
+  assert.is(msOf('status --watch data'), 1000);
+  assert.is(msOf('status --watch --interval 0.25 data'), 250);
 });
 
 line('takes sizes in C notation with a letter', () => {
