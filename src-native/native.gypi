@@ -49,7 +49,8 @@
       "src-native/binding/arguments.cc",
       "src-native/binding/codec_binding.cc",
       "src-native/binding/engine_binding.cc",
-      "src-native/binding/host_binding.cc"
+      "src-native/binding/host_binding.cc",
+      "src-native/binding/sandbox.cc"
     ],
     "hast_defines": [
       "_GNU_SOURCE",

@@ -77,10 +77,13 @@ export function streamOf(level: LogLevel): 'stdout' | 'stderr' {
 
 // ---- Outputs --------------------------------------------------------------------------------
 
+const ignore = (): void => {};
+
 /** Writes lines to this process's own streams. A reader that went away is no reason to end. */
 function streamSink(format: (record: LogRecord) => string): Sink {
   for (const stream of [process.stdout, process.stderr]) {
-    if (stream.listenerCount('error') === 0) stream.on('error', () => {});
+    // Told as an uncaught error, it would be written to the same stream, and so on for ever.
+    if (!stream.listeners('error').includes(ignore)) stream.on('error', ignore);
   }
   return (record) => {
     process[streamOf(record.level)].write(format(record));

@@ -55,8 +55,9 @@ export interface HostFunctions {
   /** RLIMIT_MEMLOCK of this process (inherited); false when refused. */
   setMemlockLimit(bytes: bigint): boolean;
   /**
-   * no_new_privs, no core dump of other people's data, seccomp where asked; returns what was
-   * refused.
+   * Takes from this process what a worker never needs again, for good: no_new_privs, no core dump
+   * of other people's data, landlock (no path for this thread and those it starts), seccomp (no
+   * program, no path, no other process for all threads). Returns what was refused.
    */
   confine(): readonly string[];
   /** uid, gid of a user name; null when there is none. */

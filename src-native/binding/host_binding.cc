@@ -30,6 +30,7 @@
 
 #include "base/limits.h"
 #include "binding/arguments.h"
+#include "binding/sandbox.h"
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -477,6 +478,9 @@ Napi::Value confine(const Napi::CallbackInfo& info) {
   // A core file would hold other people's data.
   const rlimit none{0, 0};
   if (setrlimit(RLIMIT_CORE, &none) != 0) refused_steps.push_back("no core file");
+  // In this order: the filter denies the calls of landlock.
+  if (!deny_paths()) refused_steps.push_back("landlock");
+  if (!deny_system_calls()) refused_steps.push_back("seccomp");
 
   const Napi::Env env = info.Env();
   Napi::Array result = Napi::Array::New(env, refused_steps.size());

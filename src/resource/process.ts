@@ -124,6 +124,7 @@ class WorkerProcess implements Worker {
   readonly #child: ChildProcess;
   readonly #launch: WorkerLaunch;
   readonly #handlers: WorkerHandlers;
+  readonly #once: (text: string) => void;
   readonly #asked = new Map<number, (stats: EngineStats | null) => void>();
   #nextId = 1;
   #last: Extract<EngineEvent, { type: 'end' }> | undefined;
@@ -132,10 +133,16 @@ class WorkerProcess implements Worker {
   #stopping = false;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(child: ChildProcess, launch: WorkerLaunch, handlers: WorkerHandlers) {
+  constructor(
+    child: ChildProcess,
+    launch: WorkerLaunch,
+    handlers: WorkerHandlers,
+    once: (text: string) => void,
+  ) {
     this.#child = child;
     this.#launch = launch;
     this.#handlers = handlers;
+    this.#once = once;
     child.on('message', (message) => this.#receive(message as WorkerMessage));
     child.on('error', (error) => {
       if (child.pid === undefined) this.#end(spawnFailed(error));
@@ -209,7 +216,9 @@ class WorkerProcess implements Worker {
     switch (message.kind) {
       case 'hello':
         if (!this.#stopping) clearTimeout(this.#timer);
-        for (const text of message.refused) this.#launch.log.debug1(`Worker: ${text}.`);
+        for (const what of message.refused) {
+          this.#once(`The kernel refused ${what}: workers are confined by the rest only.`);
+        }
         // A worker that was asked to stop before it began has nothing to end.
         if (this.#stopping) break;
         this.#send({ kind: 'start', spec: this.#launch.spec, debug: this.#launch.log.debug });
@@ -260,7 +269,7 @@ export function workerLauncher(settings: WorkerSettings): LaunchWorker {
   return (launch, handlers) => {
     const child = spawnWorker(settings, launch);
     if (child.pid !== undefined) protect(child.pid, settings);
-    return new WorkerProcess(child, launch, handlers);
+    return new WorkerProcess(child, launch, handlers, settings.once);
   };
 }
 

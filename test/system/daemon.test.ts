@@ -250,6 +250,22 @@ daemon(
 );
 
 daemon(
+  'in the foreground it goes on when nobody reads its log any more, and ends in order',
+  bench(async ({ run }) => {
+    const hastd = run('-F');
+    await hastd.says(STARTED);
+    hastd.child.stdout?.destroy();
+    hastd.child.stderr?.destroy();
+    for (let i = 0; i < 3; ++i) {
+      hastd.child.kill('SIGHUP'); // a line that cannot be written
+      assert.is((await hastd.ask('POST', '/v1/reload', '')).status, 200);
+    }
+    hastd.child.kill('SIGTERM');
+    assert.is(await hastd.code(), 0);
+  }),
+);
+
+daemon(
   'goes into the background when it has started, and not before',
   bench(async ({ directory, run }) => {
     const caller = run();

@@ -46,6 +46,7 @@ async function mustBeConfined(node: Node, role: 'primary' | 'secondary'): Promis
   assert.is(statusOf(node.pid, 'Uid'), '0\t0\t0\t0');
   for (const task of readdirSync(`/proc/${pid}/task`)) {
     assert.match(statusOf(Number(task), 'CapEff'), /^0+$/, 'each thread');
+    assert.is(statusOf(Number(task), 'Seccomp'), '2', 'each thread');
   }
 
   // The disk, then what the role needs. Standard error is a socket pair with some Nodes.

@@ -9,7 +9,7 @@ import { HastError } from '../../src/error.ts';
 import { ERROR_CODES } from '../../src/error-codes.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { errnoName, native } from '../../src/native.ts';
-import { withDeadline } from '../helper/deadline.ts';
+import { until, withDeadline } from '../helper/deadline.ts';
 import { missing, notRoot, unless } from '../helper/skip.ts';
 import { inTempdir } from '../helper/tempdir.ts';
 
@@ -259,30 +259,70 @@ door('tells what the kernel refuses', () => {
   assert.is(host.setMemlockLimit(0n), true);
 });
 
-door('a process that is confined says so to the kernel', () => {
-  const script = `
+door(
+  'a confined process opens no path, runs nothing, signals nobody, connects by TCP alone',
+  () => {
+    const script = `
+    import { execFileSync } from 'node:child_process';
+    import { readFileSync, writeSync } from 'node:fs';
+    import { readFile } from 'node:fs/promises';
+    import { connect, createServer } from 'node:net';
     import { native } from ${JSON.stringify(new URL('../../src/native.ts', import.meta.url).href)};
-    import { readFileSync } from 'node:fs';
+    const tried = {};
+    const of = (error) => error === undefined ? 'done' : (error.code ?? error.message);
+    const note = (what, work) => { try { work(); tried[what] = 'done'; } catch (error) { tried[what] = of(error); } };
+    const dial = (to) => new Promise((resolve) => connect(to).on('connect', resolve).on('error', resolve));
+    const server = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => server.on('listening', resolve));
     const refused = native.host.confine();
-    const status = readFileSync('/proc/self/status', 'utf8');
-    const limits = readFileSync('/proc/self/limits', 'utf8');
-    process.stdout.write(JSON.stringify({
-      refused,
-      noNewPrivs: /NoNewPrivs:\\s+1/.test(status),
-      noCore: /core file size\\s+0\\s+0/.test(limits),
-    }));`;
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  let output = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    output += text;
-  });
-  return withDeadline(30_000, async () => {
-    await new Promise((resolve) => child.once('close', resolve));
-    assert.equal(JSON.parse(output), { refused: [], noNewPrivs: true, noCore: true });
-  })();
-});
+    note('open', () => readFileSync('/etc/passwd'));
+    tried.later = of(await readFile('/etc/passwd').then(() => {}, (error) => error));
+    note('run', () => execFileSync('/bin/true'));
+    note('signal', () => process.kill(process.ppid, 0));
+    tried.unix = of(await dial('/tmp/none'));
+    tried.tcp = of(await dial({ host: '127.0.0.1', port: server.address().port }));
+    note('limit', () => { if (native.host.setMemlockLimit(1n << 60n)) throw new Error('raised'); });
+    writeSync(1, JSON.stringify({ refused, tried }));
+    process.stdin.resume();`;
+    const child = spawn(
+      process.execPath,
+      ['--import', 'tsx', '--input-type=module', '-e', script],
+      {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      },
+    );
+    let output = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+    return withDeadline(30_000, async () => {
+      try {
+        await until('the end of its tries', 20_000, () => output.endsWith('}}'));
+        const { refused, tried } = JSON.parse(output) as { refused: string[]; tried: object };
+        assert.equal(
+          refused.filter((what) => what !== 'landlock'),
+          [],
+        );
+        assert.equal(tried, {
+          open: 'ENOENT',
+          later: 'ENOENT',
+          run: 'EPERM',
+          signal: 'EPERM',
+          unix: 'EPERM',
+          tcp: 'done',
+          limit: 'done',
+        });
+        const status = readFileSync(`/proc/${child.pid}/status`, 'latin1');
+        assert.match(status, /^NoNewPrivs:\s+1$/m);
+        assert.match(status, /^Seccomp:\s+2$/m);
+        const limits = readFileSync(`/proc/${child.pid}/limits`, 'latin1');
+        assert.match(limits, /core file size\s+0\s+0/);
+      } finally {
+        child.kill('SIGKILL');
+      }
+    })();
+  },
+);
 
 unless(door, process.getuid?.() === 0 ? 'root may write everywhere' : undefined)(
   'a file that may not be written is told by its errno',
