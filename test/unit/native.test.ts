@@ -270,8 +270,16 @@ door(
     import { native } from ${JSON.stringify(new URL('../../src/native.ts', import.meta.url).href)};
     const tried = {};
     const of = (error) => error === undefined ? 'done' : (error.code ?? error.message);
-    const note = (what, work) => { try { work(); tried[what] = 'done'; } catch (error) { tried[what] = of(error); } };
-    const dial = (to) => new Promise((resolve) => connect(to).on('connect', resolve).on('error', resolve));
+    const note = (what, work) => {
+      try {
+        work();
+        tried[what] = 'done';
+      } catch (error) {
+        tried[what] = of(error);
+      }
+    };
+    const dial = (to) =>
+      new Promise((resolve) => connect(to).on('connect', resolve).on('error', resolve));
     const server = createServer().listen(0, '127.0.0.1');
     await new Promise((resolve) => server.on('listening', resolve));
     const refused = native.host.confine();
