@@ -206,7 +206,7 @@ Task<void> Connector::first_connection(const ConnectorFacts& facts, Attempt& att
     say_errno(attempt, "cannot send the first message", rc);
     co_return;
   }
-  first_reader_ = std::make_unique<PacketReader>(*first_);
+  first_reader_ = std::make_unique<PacketReader>(*first_, PacketReader::kSetUpRoom);
   ConstBytes area;
   rc = co_await read_message(*first_reader_, area);
   if (rc == -EBADMSG) {

@@ -21,7 +21,7 @@
 namespace hast {
 
 inline constexpr uint8_t kWireVersion = 2;
-inline constexpr size_t kHeadBytes = 5;
+inline constexpr size_t kHeadBytes = 5;  // version byte, length of the nv area
 inline constexpr size_t kTokenBytes = 16;
 inline constexpr size_t kNonceBytes = 16;
 inline constexpr size_t kSecretBytesMax = 1024;

@@ -9,7 +9,6 @@
 namespace hast {
 
 namespace {
-constexpr std::size_t kHeadBytes = 5;  // version byte, length of the nv area
 constexpr uint8_t kVersionMax = 2;
 }  // namespace
 
@@ -83,9 +82,10 @@ Task<int> PacketWriter::run() {
   co_return failed_;
 }
 
-PacketReader::PacketReader(Stream& stream)
+PacketReader::PacketReader(Stream& stream, uint32_t room)
     : stream_(stream),
-      buffer_(new std::byte[kBufferBytes]),
+      room_(room),
+      buffer_(new std::byte[room]),
       last_byte_us_(Loop::current().now_us()) {}
 
 PacketReader::Head PacketReader::head(ConstBytes& area) const {
@@ -108,13 +108,13 @@ void PacketReader::consume_head() {
 Task<int> PacketReader::receive_more() {
   if (begin_ == end_) {
     begin_ = end_ = 0;
-  } else if (end_ == kBufferBytes || kBufferBytes - begin_ < kMessageBytesMax + kHeadBytes) {
+  } else if (end_ == room_ || room_ - begin_ < kMessageBytesMax + kHeadBytes) {
     std::memmove(buffer_.get(), buffer_.get() + begin_, available());
     end_ -= begin_;
     begin_ = 0;
   }
-  HAST_ASSERT(end_ < kBufferBytes);
-  const int got = co_await stream_.recv(Bytes(buffer_.get() + end_, kBufferBytes - end_));
+  HAST_ASSERT(end_ < room_);
+  const int got = co_await stream_.recv(Bytes(buffer_.get() + end_, room_ - end_));
   if (got < 0) co_return got;
   if (got == 0) co_return begin_ == end_ ? -ENODATA : -ECONNRESET;
   end_ += static_cast<std::size_t>(got);

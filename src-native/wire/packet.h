@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "ring/stream.h"
+#include "wire/format.h"
 
 /// Messages on a stream: buffered reading with a parse loop, queued writing in one gather.
 namespace hast {
@@ -59,7 +60,11 @@ class PacketWriter {
 /// Reads messages. What has arrived is parsed without waiting; only what is missing is waited for.
 class PacketReader {
  public:
-  explicit PacketReader(Stream& stream);
+  /// Room for many messages with their payloads, or for one that has none, as in a set-up.
+  static constexpr uint32_t kRoom = 512 * 1024;
+  static constexpr uint32_t kSetUpRoom = kHeadBytes + kMessageBytesMax;
+
+  explicit PacketReader(Stream& stream, uint32_t room = kRoom);
 
   /// The nv area of the next message, if it is complete in the buffer. `head()` tells why not.
   enum class Head : uint8_t { kReady, kIncomplete, kTooLong, kBadVersion };
@@ -78,10 +83,10 @@ class PacketReader {
   uint64_t last_byte_us() const { return last_byte_us_; }
 
  private:
-  static constexpr uint32_t kBufferBytes = 512 * 1024;
   std::size_t available() const { return end_ - begin_; }
 
   Stream& stream_;
+  const uint32_t room_;
   std::unique_ptr<std::byte[]> buffer_;
   std::size_t begin_ = 0;
   std::size_t end_ = 0;

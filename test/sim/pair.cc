@@ -371,7 +371,7 @@ Task<void> Node::refuse(std::unique_ptr<Stream> stream, std::string text, bool w
 }
 
 Task<void> Node::handshake(std::unique_ptr<Stream> stream) {
-  PacketReader reader(*stream);
+  PacketReader reader(*stream, PacketReader::kSetUpRoom);
   ConstBytes area;
   const int rc = co_await read_area(reader, area);
   if (rc != 0) co_return;
