@@ -133,6 +133,15 @@ export const ResourceSchema = v.object({
   notes: v.array(v.string()),
   /** The last failure of a worker, kept until the next role change. */
   lastError: v.nullable(v.object({ code: v.string(), message: v.string(), exit: v.number() })),
+  /** The programs of `exec`. */
+  hooks: v.object({
+    /** Event and arguments of the one that runs now. */
+    running: v.nullable(v.string()),
+    runningSeconds: v.number(),
+    waiting: v.number(),
+    /** What was wrong with the last one that has ended; null when it ended well. */
+    failure: v.nullable(v.string()),
+  }),
   worker: v.nullable(WorkerSchema),
 });
 export type ResourceStatus = v.InferOutput<typeof ResourceSchema>;

@@ -341,8 +341,12 @@ export class Supervisor {
       replication: resource.replication,
       checksum: resource.checksum,
       compression: resource.compression,
-      notes: notesOf(resource.name, this.#state, stats, end, pid !== 0),
+      notes: [
+        ...notesOf(resource.name, this.#state, stats, end, pid !== 0),
+        ...this.#hooks.notes(),
+      ],
       lastError,
+      hooks: this.#hooks.report(),
       worker: stats === null || pid === 0 ? null : { pid, ...stats, clients: [...stats.clients] },
     };
   }
@@ -604,6 +608,8 @@ export class Supervisor {
           this.#dispatch({ type: 'disconnected' });
         }
         this.#deps.emit(name, event.name);
+        // Whoever gives up a role has not lost the peer.
+        if (event.name === 'disconnect' && this.#state.phase === 'leaving') break;
         this.#hooks.run(exec, event.name);
         break;
       case 'end':

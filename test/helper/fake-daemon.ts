@@ -100,6 +100,7 @@ export function resourceOf(name: string, changes: Partial<ResourceStatus> = {}):
     compression: 'hole',
     notes: [],
     lastError: null,
+    hooks: { running: null, runningSeconds: 0, waiting: 0, failure: null },
     worker: null,
     ...changes,
   };

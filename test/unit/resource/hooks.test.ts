@@ -8,10 +8,14 @@ import { inTempdir } from '../../helper/tempdir.ts';
 
 const hooks = suite('hooks');
 
-function queue(start: StartHook, clock?: () => number) {
+function queue(
+  start: StartHook,
+  clock?: () => number,
+  limits?: ConstructorParameters<typeof HookQueue>[4],
+) {
   const lines: string[] = [];
   const log = Logger.root(({ level, text }) => lines.push(`${level} ${text}`), 0);
-  return { lines, hooks: new HookQueue('data', start, log, clock) };
+  return { lines, hooks: new HookQueue('data', start, log, clock, limits) };
 }
 
 function program(directory: string, text: string): string {
@@ -75,6 +79,58 @@ hooks('a repeated split-brain is passed on once a minute', () => {
   });
 });
 
+hooks(
+  'a split-brain after a connection is a new one',
+  withDeadline(20_000, () =>
+    inTempdir(async (directory) => {
+      const started: string[] = [];
+      const path = program(directory, '');
+      const { hooks: subject } = queue((_path, [event = '']) => {
+        started.push(event);
+        return { ended: Promise.resolve(null) };
+      });
+      for (const event of ['split-brain', 'split-brain', 'connect', 'split-brain']) {
+        subject.run(path, event);
+      }
+      await until('all', 10_000, () => started.length === 3);
+      assert.equal(started, ['split-brain', 'connect', 'split-brain']);
+    }),
+  ),
+);
+
+hooks(
+  'one that hangs is named again and again, and the next one starts in the end',
+  withDeadline(20_000, () =>
+    inTempdir(async (directory) => {
+      const started: string[] = [];
+      const path = program(directory, '');
+      const limits = { warnMs: 20, noteMs: 0, patienceMs: 100, queued: 1 };
+      const { hooks: subject, lines } = queue(
+        (_path, args) => {
+          started.push(args.join(' '));
+          return { ended: new Promise(() => {}) };
+        },
+        undefined,
+        limits,
+      );
+      assert.equal([subject.notes(), subject.report().running], [[], null]);
+      subject.run(path, 'connect');
+      subject.run(path, 'syncstart');
+      subject.run(path, 'syncdone');
+      subject.run(path, 'role', 'primary', 'init');
+      assert.equal(subject.notes(), [
+        `a hook has been running for 0 s (${path} connect data), 2 more wait for it`,
+        'the last hook failed: Too many hooks wait, syncdone is left out',
+      ]);
+      assert.is(subject.report().waiting, 2);
+      const named = () => lines.filter((line) => line.includes('Hook has been running for'));
+      await until('named twice', 10_000, () => named().length >= 2);
+      await until('the others', 10_000, () => started.length === 3);
+      assert.equal(started, ['connect data', 'syncstart data', 'role data primary init']);
+    }),
+  ),
+);
+
 hooks('no program, nothing to do', () => {
   const { hooks: subject } = queue(() => {
     throw new Error('not to be started');
@@ -89,6 +145,7 @@ hooks('programs that others could have written are refused', () =>
     assert.is(refuseHook(path, uid), null);
     chmodSync(path, 0o702);
     assert.match(refuseHook(path, uid) ?? '', 'others may write');
+    assert.match(refuseHook(directory, uid) ?? '', 'no file');
     assert.match(refuseHook('hook', uid) ?? '', 'not absolute');
     assert.match(refuseHook(`${directory}/none`, uid) ?? '', 'ENOENT');
     chmodSync(path, 0o600);
