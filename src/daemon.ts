@@ -91,6 +91,7 @@ export class Daemon {
     this.#control = new ControlServer({
       backend: this.#backend(),
       admits: (socket) => this.#admitsClient(socket),
+      nameOf: (socket) => this.#nameOf(socket),
       onProblem: (text) => log.error(text),
     });
     const deps = {
@@ -308,11 +309,8 @@ export class Daemon {
       log.warning('start last: a primary is never chosen by itself yet, the role is secondary.');
     }
     try {
-      await this.#resources.get(name)?.changeRole({
-        role: 'secondary',
-        force: false,
-        ifUnused: false,
-      });
+      const request = { role: 'secondary', force: false, ifUnused: false } as const;
+      await this.#resources.get(name)?.changeRole(request, 'start in hast.conf');
     } catch (error) {
       log.error(withReason('The role of start was not taken', error));
     }
@@ -383,11 +381,12 @@ export class Daemon {
     return {
       names: () => this.#resources.names,
       status: (name) => find(name).status(),
-      changeRole: (name, request) => {
+      why: (name) => find(name).why(),
+      changeRole: (name, request, by) => {
         if (this.#stopping !== undefined) {
           throw new HastError('ROLE_FAILED', { message: 'hastd is ending', hint: '' });
         }
-        return find(name).changeRole(request);
+        return find(name).changeRole(request, by);
       },
       reload: () => this.reload(),
     };
@@ -403,16 +402,29 @@ export class Daemon {
   }
 
   #admitsClient(socket: Socket): boolean {
-    const { fd } = (socket as unknown as { _handle?: { fd?: number } })._handle ?? {};
-    if (fd === undefined || fd < 0) return true; // the socket's mode has let them in
+    const fd = fdOf(socket);
+    if (fd === undefined) return true; // the socket's mode has let them in
     const { uid } = this.#host.peerCredentials(fd);
     return uid === 0 || uid === process.getuid?.();
+  }
+
+  #nameOf(socket: Socket): string {
+    const fd = fdOf(socket);
+    if (fd === undefined) return 'unknown';
+    const { uid, pid } = this.#host.peerCredentials(fd);
+    return `${uid === 0 ? 'root' : `uid ${uid}`}, pid ${pid}`;
   }
 }
 
 function warningsOf(config: Config): readonly string[] {
   const all = [...config.warnings, ...partlyAvailable(config)];
   return all.map(({ at, text }) => `${at.file}:${at.line}:${at.column}: ${text}`);
+}
+
+/** Node keeps it to itself; undefined when it is closed. */
+function fdOf(socket: Socket): number | undefined {
+  const { fd } = (socket as unknown as { _handle?: { fd?: number } })._handle ?? {};
+  return fd === undefined || fd < 0 ? undefined : fd;
 }
 
 /** Whether the work was done within the time; it goes on otherwise. */

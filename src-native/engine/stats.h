@@ -8,7 +8,7 @@ namespace hast {
 struct EngineCounters {
   uint64_t reads = 0, writes = 0, deletes = 0, flushes = 0;
   uint64_t read_errors = 0, write_errors = 0, delete_errors = 0, flush_errors = 0;
-  uint64_t sync_bytes_done = 0;
+  uint64_t sync_bytes_done = 0;  ///< in the pass that goes on, or in the last one
   uint64_t sync_bytes_per_second = 0;
 };
 

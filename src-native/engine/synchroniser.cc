@@ -24,6 +24,7 @@ Task<void> Synchroniser::run(bool compare, bool target_told) {
       logf(primary_.host_, LogLevel::kInfo, "Synchronisation started. %llu bytes to go.",
            static_cast<unsigned long long>(uint64_t{primary_.map_->sync_count()} *
                                            primary_.map_->extent_bytes()));
+      primary_.counters_.sync_bytes_done = 0;
       primary_.host_.event(EventName::kSyncStart);
     }
     pass_bytes_ = 0;

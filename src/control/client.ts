@@ -15,6 +15,8 @@ import {
   type RoleAnswer,
   RoleAnswerSchema,
   type RoleRequest,
+  type Why,
+  WhySchema,
 } from './protocol.ts';
 
 /** What one resource answered, or why there is no answer for it. */
@@ -137,6 +139,13 @@ export class ControlClient {
     return parsed(ResourceSchema, await this.#ask({ method: 'GET', path, seconds }));
   }
 
+  /** Why one resource is as it is. @throws HastError also RESOURCE_UNKNOWN */
+  async why(name: string): Promise<Why> {
+    const seconds = this.#limits.answerSeconds;
+    const path = `/v1/resources/${encodeURIComponent(name)}/why`;
+    return parsed(WhySchema, await this.#ask({ method: 'GET', path, seconds }));
+  }
+
   /**
    * Answers when the role is really taken.
    * @throws HastError as the daemon reports it, CTL_CONNECT, CTL_EXCHANGE
@@ -172,7 +181,11 @@ export class ControlClient {
   async #exchange({ method, path, body, seconds, signal }: Question): Promise<Answer> {
     const late = AbortSignal.timeout(seconds * 1000);
     const text = body === undefined ? undefined : JSON.stringify(body);
-    const headers: Record<string, string | number> = { host: 'hastd', connection: 'close' };
+    const headers: Record<string, string | number> = {
+      host: 'hastd',
+      connection: 'close',
+      'user-agent': 'hastctl',
+    };
     if (text !== undefined) {
       headers['content-type'] = 'application/json';
       headers['content-length'] = Buffer.byteLength(text);

@@ -156,6 +156,46 @@ export const EventSchema = v.object({
 });
 export type ControlEvent = v.InferOutput<typeof EventSchema>;
 
+/** One transition of a resource, or the same one several times. */
+export const HistoryEntrySchema = v.object({
+  /** When it was first, and when last. */
+  time: v.string(),
+  last: v.string(),
+  times: v.number(),
+  event: v.string(),
+  detail: v.record(v.string(), v.union([v.string(), v.number()])),
+});
+export type HistoryEntry = v.InferOutput<typeof HistoryEntrySchema>;
+
+/** Commands that belong together. */
+export const StepSchema = v.object({
+  text: v.string(),
+  on: v.picklist(['here', 'peer']),
+  commands: v.array(v.string()),
+  /** What is gone for good after them; null: nothing. */
+  loses: v.nullable(v.string()),
+});
+export type Step = v.InferOutput<typeof StepSchema>;
+
+/** `GET /v1/resources/NAME/why`. */
+export const WhySchema = v.object({
+  name: v.string(),
+  node: v.string(),
+  role: RoleSchema,
+  /** A word for programs. */
+  state: v.string(),
+  /** Sentences for people. */
+  now: v.array(v.string()),
+  /** Oldest first. */
+  history: v.array(HistoryEntrySchema),
+  /** Whether the copy here is whole; null: nobody can know. */
+  data: v.object({ complete: v.nullable(v.boolean()), text: v.string() }),
+  ifThisNodeDies: v.string(),
+  ifPeerDies: v.string(),
+  next: v.object({ text: v.string(), steps: v.array(StepSchema) }),
+});
+export type Why = v.InferOutput<typeof WhySchema>;
+
 export const CONTROL_LIMITS = {
   headerBytes: 16 * 1024,
   bodyBytes: 64 * 1024,

@@ -17,14 +17,19 @@ import {
   type RoleAnswer,
   type RoleRequest,
   RoleRequestSchema,
+  type Why,
 } from './protocol.ts';
 
 export interface ControlBackend {
   /** In the order of the configuration. */
   names(): readonly string[];
   status(name: string): Promise<ResourceStatus>;
-  /** @throws HastError with the exit code for hastctl */
-  changeRole(name: string, request: RoleRequest): Promise<RoleAnswer>;
+  why(name: string): Promise<Why>;
+  /**
+   * @param by  who asks, for the history
+   * @throws HastError with the exit code for hastctl
+   */
+  changeRole(name: string, request: RoleRequest, by: string): Promise<RoleAnswer>;
   /** @throws HastError why the configuration stays as it was */
   reload(): Promise<ReloadAnswer>;
 }
@@ -33,6 +38,8 @@ export interface ControlSettings {
   readonly backend: ControlBackend;
   /** Whether the process at the other end may talk to us; the socket's mode is the first door. */
   readonly admits: (socket: Socket) => boolean;
+  /** What the system says of the process at the other end, in words. */
+  readonly nameOf: (socket: Socket) => string;
   readonly onProblem: (text: string) => void;
 }
 
@@ -63,6 +70,7 @@ export class ControlServer {
     this.#routes = [
       { method: 'GET', path: /^\/v1\/resources$/, run: (call) => this.#list(call) },
       { method: 'GET', path: /^\/v1\/resources\/([^/]+)$/, run: (call) => this.#one(call) },
+      { method: 'GET', path: /^\/v1\/resources\/([^/]+)\/why$/, run: (call) => this.#why(call) },
       { method: 'POST', path: /^\/v1\/resources\/([^/]+)\/role$/, run: (call) => this.#role(call) },
       {
         method: 'GET',
@@ -153,8 +161,14 @@ export class ControlServer {
     sendJson(response, 200, await this.#settings.backend.status(name));
   }
 
+  async #why({ response, words: [name = ''] }: Call): Promise<void> {
+    this.#known(name, undefined);
+    sendJson(response, 200, await this.#settings.backend.why(name));
+  }
+
   async #role({ request, response, words: [name = ''] }: Call): Promise<void> {
     this.#known(name, ROLE_UNKNOWN_EXIT);
+    const by = `${programOf(request)} (${this.#settings.nameOf(request.socket)})`;
     const body = v.safeParse(RoleRequestSchema, parseJson(await readBody(request)));
     if (!body.success) {
       const issue = body.issues[0];
@@ -162,7 +176,7 @@ export class ControlServer {
       const message = where === null ? issue.message : `${where}: ${issue.message}`;
       throw new HastError('HTTP_BAD_REQUEST', { message });
     }
-    sendJson(response, 200, await this.#settings.backend.changeRole(name, body.output));
+    sendJson(response, 200, await this.#settings.backend.changeRole(name, body.output, by));
   }
 
   async #reload({ request, response }: Call): Promise<void> {
@@ -249,6 +263,12 @@ function answerBroken(error: NodeJS.ErrnoException, socket: Socket): void {
       'content-type: application/json; charset=utf-8\r\n' +
       `content-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`,
   );
+}
+
+/** What the client calls itself. */
+function programOf({ headers }: IncomingMessage): string {
+  const agent = headers['user-agent'] ?? '';
+  return /^[\w./-]{1,40}$/.test(agent) ? agent : 'a client';
 }
 
 function decodeWord(word: string): string {

@@ -7,7 +7,7 @@ import type { Role } from '../control/protocol.ts';
 import { HastError } from '../error.ts';
 import { parseSize } from '../units.ts';
 
-export const VERBS = ['create', 'role', 'list', 'status', 'dump', 'reload'] as const;
+export const VERBS = ['create', 'role', 'list', 'status', 'dump', 'why', 'reload'] as const;
 export type Verb = (typeof VERBS)[number];
 
 interface Common {
@@ -39,6 +39,10 @@ export interface ShowCommand extends Common {
   readonly verb: 'list' | 'dump';
   readonly json: boolean;
 }
+export interface WhyCommand extends Common {
+  readonly verb: 'why';
+  readonly json: boolean;
+}
 export interface ReloadCommand extends Common {
   readonly verb: 'reload';
   readonly json: boolean;
@@ -49,7 +53,13 @@ export interface StatusCommand extends Common {
   /** Milliseconds between two looks; undefined: one look. */
   readonly watchMs: number | undefined;
 }
-export type CtlCommand = CreateCommand | RoleCommand | ShowCommand | StatusCommand | ReloadCommand;
+export type CtlCommand =
+  | CreateCommand
+  | RoleCommand
+  | ShowCommand
+  | StatusCommand
+  | WhyCommand
+  | ReloadCommand;
 
 const DEFAULT_CONFIG = '/etc/hast.conf';
 const U32_MAX = 2n ** 32n - 1n;
@@ -175,6 +185,9 @@ export function parseCommandLine(argv: readonly string[]): CtlCommand {
     }
     case 'reload':
       if (operands.length > 0) throw wrong('reload takes no names: it is the whole file');
+      return { ...common, verb, json: raw.json === true };
+    case 'why':
+      if (operands.length === 0) throw wrong('why needs the name of a resource, or all');
       return { ...common, verb, json: raw.json === true };
     case 'status': {
       const watch = raw.watch === true;

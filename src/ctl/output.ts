@@ -15,6 +15,9 @@ import {
 import type { HastError } from '../error.ts';
 import type { MetadataBlock } from '../metadata.ts';
 import { humanize } from '../units.ts';
+import type { WhyReport } from './commands/why.ts';
+import { shown } from './shown.ts';
+import { whyText } from './why-text.ts';
 
 /** What `dump` knows of one local component. */
 export type DumpReport =
@@ -26,12 +29,8 @@ export interface Formatter {
   status(reports: readonly ResourceReport[]): string;
   list(reports: readonly ResourceReport[]): string;
   dump(reports: readonly DumpReport[]): string;
+  why(reports: readonly WhyReport[]): string;
   reload(answer: ReloadAnswer): string;
-}
-
-/** Names and paths come from another process: they must not move the cursor or forge a line. */
-export function shown(text: string): string {
-  return text.replaceAll(/\p{Cc}/gu, '?');
 }
 
 function withSize(bytes: number | bigint): string {
@@ -112,6 +111,8 @@ const text: Formatter = {
       : `Name\tStatus\t Role\t\tComponents\n${reports.map(statusRow).join('')}`,
   list: (reports) => reports.map(listBlock).join(''),
   dump: (reports) => reports.map(dumpBlock).join(''),
+  why: (reports) =>
+    reports.flatMap((report) => ('error' in report ? [] : [whyText(report.why)])).join('\n'),
   reload: reloadLines,
 };
 
@@ -149,6 +150,10 @@ function dumpObject(report: DumpReport): object {
   };
 }
 
+function whyObject(report: WhyReport): object {
+  return 'error' in report ? { name: report.name, error: errorObject(report.error) } : report.why;
+}
+
 function document(resources: readonly object[]): string {
   return `${JSON.stringify({ resources }, undefined, 2)}\n`;
 }
@@ -157,6 +162,7 @@ const json: Formatter = {
   status: (reports) => document(reports.map(statusObject)),
   list: (reports) => document(reports.map(statusObject)),
   dump: (reports) => document(reports.map(dumpObject)),
+  why: (reports) => document(reports.map(whyObject)),
   reload: (answer) => `${JSON.stringify(answer, undefined, 2)}\n`,
 };
 
@@ -198,10 +204,14 @@ const TERMINAL = {
   restOfScreen: '\u001b[J',
 } as const;
 
-/** One picture in place of the one before. */
-function redrawn(lines: readonly string[]): string {
+/**
+ * One picture in place of the one before. Erased is before anything is written: behind the last
+ * column the cursor still stands on it.
+ */
+function redrawn(lines: readonly string[], rows: number): string {
   const { home, restOfLine, restOfScreen } = TERMINAL;
-  return `${home}${lines.map((line) => line + restOfLine).join('\r\n')}${restOfScreen}`;
+  const below = lines.length < rows ? `\r\n${restOfScreen}` : '';
+  return `${home}${lines.map((line) => restOfLine + line).join('\r\n')}${below}`;
 }
 
 const ENDING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -237,7 +247,7 @@ export async function withOutlet<T>(
         unicode: /utf-?8/i.test(env.LC_ALL || env.LC_CTYPE || env.LANG || ''),
         show: (lines) => {
           last = lines;
-          return write(redrawn(lines));
+          return write(redrawn(lines, stream.rows || DEFAULT_SIZE.rows));
         },
         onChange: (callback) => {
           changed = callback;

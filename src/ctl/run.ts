@@ -10,6 +10,7 @@ import { list } from './commands/list.ts';
 import { reload } from './commands/reload.ts';
 import { role } from './commands/role.ts';
 import { status } from './commands/status.ts';
+import { why } from './commands/why.ts';
 import { type Context, exitOf, tell } from './context.ts';
 import { FORMATTERS, print } from './output.ts';
 import { USAGE } from './usage.ts';
@@ -26,6 +27,8 @@ async function dispatch(command: CtlCommand, context: Context): Promise<number> 
       return await status(command, context);
     case 'dump':
       return await dump(command, context);
+    case 'why':
+      return await why(command, context);
     case 'reload':
       return await reload(context);
   }

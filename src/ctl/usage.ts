@@ -11,5 +11,6 @@ usage: hastctl create [-d] [-c config] [-e extentsize] [-k keepdirty]
        hastctl status [-d] [-c config] [-n node] [--json] [--watch]
 \t\t[--interval seconds] [all | name ...]
        hastctl dump [-d] [-c config] [-n node] [--json] [all | name ...]
+       hastctl why [-d] [-c config] [-n node] [--json] all | name ...
        hastctl reload [-d] [-c config] [-n node] [--json]
 `;

@@ -1,28 +1,34 @@
-/** What a resource's state means and which command comes next: pure, for `list` and `status`. */
+/**
+ * What a resource's state means and which command comes next: pure, for `list`, `status`, `why`.
+ */
 import type { EngineStats } from '../native.ts';
 import type { RoleState, WorkerEnd } from './role.ts';
 
-function stateNotes(name: string, state: RoleState, hasWorker: boolean): string[] {
+/** What there is to say of a phase; '' where the worker says it. */
+export function phaseNote(name: string, state: RoleState): string {
   switch (state.phase) {
     case 'init':
-      return [`no role yet: hastctl role secondary ${name}, or primary on one node`];
+      return `no role yet: hastctl role secondary ${name}, or primary on one node`;
     case 'checking':
-      return ['looking at the local component before the role is taken'];
+      return 'looking at the local component before the role is taken';
     case 'secondary':
-      return ['no primary is connected: hastctl role primary on the other node, or look there'];
+      return 'no primary is connected: hastctl role primary on the other node, or look there';
     case 'displacing':
-      return ['a new connection of the primary waits for the previous session to end'];
+      return 'a new connection of the primary waits for the previous session to end';
     case 'starting':
-      return ['the role primary is being taken'];
+      return 'the role primary is being taken';
     case 'backoff':
-      return ['the worker crashed and is started again: see the log of hastd'];
+      return 'the worker crashed and is started again: see the log of hastd';
     case 'leaving':
-      return [`the role ${state.to} is being taken: the worker settles what is in flight`];
+      return `the role ${state.to} is being taken: the worker settles what is in flight`;
     case 'session':
     case 'primary':
-      return hasWorker ? [] : ['the worker is being started'];
+      return '';
   }
 }
+
+export const NO_WORKER_YET = 'the worker is being started';
+export const NO_ANSWER = 'the worker does not answer; I/O may go on';
 
 /** The larger node is the one to change: a smaller disk cannot grow by a command. */
 function sizesDiffer(name: string, [, here = '', there = '']: RegExpExecArray): string {
@@ -127,6 +133,12 @@ const ADVICE: readonly (readonly [RegExp, Advice])[] = [
       `the good data is on the other node: hastctl role secondary ${name} there, then primary ` +
       'here; or leave the other one primary and this one secondary',
   ],
+  [
+    /^this machine went down/,
+    (name) =>
+      `bring the other node up and connect the two: hastctl role secondary ${name} on one of ` +
+      'them, primary on the other; what is missing here is then copied',
+  ],
 ];
 
 export function adviceFor(name: string, text: string): string[] {
@@ -144,8 +156,9 @@ export function notesOf(
   last: WorkerEnd | undefined,
   hasWorker: boolean,
 ): string[] {
-  const notes = stateNotes(name, state, hasWorker);
-  if (hasWorker && stats === null) notes.push('the worker does not answer; I/O may go on');
+  const note = phaseNote(name, state) || (hasWorker ? '' : NO_WORKER_YET);
+  const notes = note === '' ? [] : [note];
+  if (hasWorker && stats === null) notes.push(NO_ANSWER);
   if (stats !== null && stats.reason !== '') {
     notes.push(stats.reason, ...adviceFor(name, stats.reason));
   }

@@ -4,7 +4,7 @@
 import type { Socket } from 'node:net';
 import { type Changes, changesOf } from '../config/changes.ts';
 import type { Resource } from '../config/config.ts';
-import type { ResourceStatus, RoleAnswer, RoleRequest } from '../control/protocol.ts';
+import type { ResourceStatus, RoleAnswer, RoleRequest, Why } from '../control/protocol.ts';
 import { HastError, isErrorCode } from '../error.ts';
 import { ERROR_CODES } from '../error-codes.ts';
 import type { Logger } from '../log.ts';
@@ -17,7 +17,9 @@ import type {
   PeerHello,
 } from '../native.ts';
 import { checkComponent, checkMetadata, type DeviceClaims, openLocked } from './component.ts';
+import { diskFacts } from './disk-facts.ts';
 import { listenForExport, removeExport } from './export-socket.ts';
+import { type Detail, History } from './history.ts';
 import { HookQueue, type StartHook } from './hooks.ts';
 import { adviceFor, notesOf } from './notes.ts';
 import type { LaunchWorker, Worker } from './process.ts';
@@ -31,7 +33,8 @@ import {
   type WorkerEnd,
 } from './role.ts';
 import { readSecret } from './secret.ts';
-import { ENDED_IN_ORDER, endOfError } from './worker-end.ts';
+import { whyOf } from './why.ts';
+import { ENDED_IN_ORDER, endOfError, saidOf } from './worker-end.ts';
 import type { WorkerSpec } from './worker-protocol.ts';
 
 export type SupervisorHost = Pick<
@@ -79,7 +82,6 @@ export interface Reloading {
   /** @throws HastError when the former role was not taken again; the new configuration stays */
   finish(): Promise<void>;
 }
-export type Detail = Readonly<Record<string, string | number>>;
 
 const START_MS = 110_000;
 const COMMAND_MS = 120_000;
@@ -88,6 +90,7 @@ const GRACE_MS = 10_000;
 const KICK_MS = 1000;
 /** How soon a primary without its peer takes a changed secret. */
 const SECRET_MS = 5000;
+const BY_RELOAD = 'a reload';
 const BUSY_TEXT = 'The previous session of the resource has not ended yet.';
 
 interface Waiting {
@@ -102,6 +105,7 @@ export class Supervisor {
   #resource: Resource;
   readonly #deps: SupervisorDeps;
   readonly #hooks: HookQueue;
+  readonly #history = new History(() => this.#stats());
   #state: RoleState = { phase: 'init' };
   #worker: Worker | undefined;
   /** Aborts the work that leads to a worker, as long as there is none. */
@@ -152,13 +156,24 @@ export class Supervisor {
 
   /**
    * Changes the role; resolves when it is really taken.
+   * @param by  who wants it, for the history
    * @throws HastError ROLE_REFUSED, ROLE_FAILED, with the reason in the text
    */
-  async changeRole({ role, force, ifUnused }: RoleRequest): Promise<RoleAnswer> {
+  async changeRole(request: RoleRequest, by = 'hastd'): Promise<RoleAnswer> {
+    try {
+      return await this.#changeRole(request, by);
+    } catch (error) {
+      this.#history.roleFailed(request.role, by, endOfError(error));
+      throw error;
+    }
+  }
+
+  async #changeRole({ role, force, ifUnused }: RoleRequest, by: string): Promise<RoleAnswer> {
     while (this.#checking !== undefined) await this.#checking;
     const previous = this.role;
     if (previous === 'primary' && role !== 'primary') await this.#refuseInUse(ifUnused, force);
     const done = this.#await(role);
+    this.#history.asked(role, force ? `${by}, with -f` : by);
     this.#dispatch({ type: 'command', role, force, now: performance.now() });
     await done;
     const notices = role === 'primary' && previous !== role ? await this.#startNotices() : [];
@@ -169,7 +184,8 @@ export class Supervisor {
   async close(): Promise<void> {
     this.#closed = true;
     if (this.#state.phase === 'init') return;
-    await this.changeRole({ role: 'init', force: true, ifUnused: false }).catch(() => {});
+    const request = { role: 'init', force: true, ifUnused: false } as const;
+    await this.changeRole(request, 'the end of hastd').catch(() => {});
   }
 
   /**
@@ -180,15 +196,19 @@ export class Supervisor {
     await this.#settled();
     const { role } = this;
     const changes = changesOf(this.#resource, after, role);
+    if (changes.way !== 'none') {
+      const statements = changes.words.join(', ');
+      this.#history.add('reload', { statements, way: changes.way });
+    }
     if (changes.way !== 'restart') return { changes, finish: () => this.#takeInPlace(after) };
     this.#log().info(`Restarting with another ${changes.words.join(', ')}.`);
-    await this.changeRole({ role: 'init', force: true, ifUnused: false });
+    await this.changeRole({ role: 'init', force: true, ifUnused: false }, BY_RELOAD);
     return { changes, finish: () => this.#takeRestarted(after, role) };
   }
 
   async #takeRestarted(after: Resource, role: Role): Promise<void> {
     this.#resource = after;
-    await this.changeRole({ role, force: false, ifUnused: false });
+    await this.changeRole({ role, force: false, ifUnused: false }, BY_RELOAD);
   }
 
   /** No role is being taken any more. */
@@ -351,6 +371,23 @@ export class Supervisor {
     };
   }
 
+  async why(): Promise<Why> {
+    const { name, node, remote, local, replication } = this.resource;
+    const [stats, disk] = await Promise.all([this.#stats(), diskFacts(local, name)]);
+    return whyOf({
+      name,
+      node,
+      remote: remote === 'none' ? 'none' : remote.text,
+      replication,
+      state: this.#state,
+      hasWorker: this.workerPid !== 0,
+      stats,
+      last: this.#lastError,
+      disk,
+      history: this.#history.entries(),
+    });
+  }
+
   async #stats(): Promise<EngineStats | null> {
     try {
       return (await this.#worker?.stats()) ?? null;
@@ -389,6 +426,7 @@ export class Supervisor {
     if (this.role !== before) {
       this.#log().info(`Role changed from ${before} to ${this.role}.`);
       this.#deps.emit(this.resource.name, 'role', { from: before, to: this.role });
+      this.#history.tookRole(before, this.role, this.#lastError);
       if (this.role !== 'primary') this.#secret = null;
       if (this.role === 'secondary') this.#deps.knock(this.resource);
     }
@@ -581,6 +619,7 @@ export class Supervisor {
 
   #ended(end: WorkerEnd): void {
     if (this.role === 'primary') removeExport(this.resource);
+    this.#history.ended(this.role, end);
     this.#deps.emit(this.resource.name, 'worker-end', {
       exit: end.exit ?? 0,
       signal: end.signal ?? '',
@@ -598,6 +637,7 @@ export class Supervisor {
         break;
       case 'ready':
         this.#deps.emit(name, 'ready', { role: this.role });
+        if (this.role === 'primary') this.#history.add('ready');
         if (events === 'extended') this.#hooks.run(exec, 'ready');
         this.#dispatch({ type: 'ready' });
         break;
@@ -610,6 +650,7 @@ export class Supervisor {
         this.#deps.emit(name, event.name);
         // Whoever gives up a role has not lost the peer.
         if (event.name === 'disconnect' && this.#state.phase === 'leaving') break;
+        this.#history.happened(event.name, this.role);
         this.#hooks.run(exec, event.name);
         break;
       case 'end':
@@ -635,12 +676,6 @@ export class Supervisor {
       sectorBytes: sectorSize ?? 0,
     };
   }
-}
-
-/** A worker that was killed has said nothing; a person still wants to read something. */
-function saidOf({ text, signal, exit }: WorkerEnd): string {
-  if (text !== '') return text;
-  return signal === null ? `the worker ended with ${exit}` : `the worker was ended by ${signal}`;
 }
 
 function superseded(name: string): HastError {

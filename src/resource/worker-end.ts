@@ -44,3 +44,12 @@ export const ENDED_IN_ORDER: WorkerEnd = {
   text: '',
   refused: false,
 };
+
+/**
+ * Without a full stop. A worker that was killed has said nothing; a person still wants to read
+ * something.
+ */
+export function saidOf({ text, signal, exit }: WorkerEnd): string {
+  if (text !== '') return text.replace(/\.$/, '');
+  return signal === null ? `the worker ended with ${exit}` : `the worker was ended by ${signal}`;
+}

@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { ControlServer } from '../../src/control/server.ts';
 import { HastError } from '../../src/error.ts';
 import { native } from '../../src/native.ts';
-import { resourceOf } from '../helper/fake-daemon.ts';
+import { resourceOf, whyAnswerOf } from '../helper/fake-daemon.ts';
 import { ask } from '../helper/http.ts';
 import { makeTempdir } from '../helper/tempdir.ts';
 import { fuzz } from './loop.ts';
@@ -22,11 +22,13 @@ const seen = new Set<number>();
 
 const server = new ControlServer({
   admits: () => true,
+  nameOf: () => 'root, pid 1',
   onProblem: (text) => problems.push(text),
   backend: {
     names: () => ['data', 'a b'],
     reload: () => Promise.resolve({ resources: [], statements: [], warnings: [] }),
     status: (name) => Promise.resolve(resourceOf(name)),
+    why: (name) => Promise.resolve(whyAnswerOf(name)),
     changeRole: (name, { role, force, ifUnused }) => {
       if (!['init', 'primary', 'secondary'].includes(role)) throw new Error(`the role ${role}`);
       if (typeof force !== 'boolean' || typeof ifUnused !== 'boolean') throw new Error('the flags');

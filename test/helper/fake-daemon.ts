@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createRawServer, type Server, type Socket } from 'node:net';
-import type { ResourceStatus, WorkerStatus } from '../../src/control/protocol.ts';
+import type { ResourceStatus, Why, WorkerStatus } from '../../src/control/protocol.ts';
 
 /** Something that listens on a control socket; `close` ends it and all its connections. */
 export interface FakeDaemon {
@@ -102,6 +102,22 @@ export function resourceOf(name: string, changes: Partial<ResourceStatus> = {}):
     lastError: null,
     hooks: { running: null, runningSeconds: 0, waiting: 0, failure: null },
     worker: null,
+    ...changes,
+  };
+}
+
+export function whyAnswerOf(name: string, changes: Partial<Why> = {}): Why {
+  return {
+    name,
+    node: 'alpha',
+    role: 'secondary',
+    state: 'waiting',
+    now: ['it waits'],
+    history: [],
+    data: { complete: null, text: 'unknown' },
+    ifThisNodeDies: 'nothing is lost',
+    ifPeerDies: 'something is lost',
+    next: { text: 'wait', steps: [] },
     ...changes,
   };
 }

@@ -1,5 +1,5 @@
 /** The live view for a pipe: one line for a resource, for people and for grep alike; pure. */
-import { shown } from '../output.ts';
+import { shown } from '../shown.ts';
 import type { Row } from './row.ts';
 
 /** A value without blanks stands as it is, anything else as JSON has it. */
@@ -39,4 +39,9 @@ const EVERYTHING = '*';
 
 export function troubleLine(time: string, trouble: string): string {
   return `${time} ${EVERYTHING} peer=- reason=${value(trouble)}\n`;
+}
+
+/** The daemon has another configuration now. */
+export function goneLine(time: string, name: string): string {
+  return `${time} ${value(name)} peer=- reason="no longer configured"\n`;
 }

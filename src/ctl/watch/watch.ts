@@ -9,7 +9,7 @@ import type { StatusCommand } from '../command-line.ts';
 import type { Context } from '../context.ts';
 import { errorObject, type Outlet, statusObject } from '../output.ts';
 import { reportsOf } from '../reports.ts';
-import { gistOf, lineOf, troubleLine } from './lines.ts';
+import { gistOf, goneLine, lineOf, troubleLine } from './lines.ts';
 import { nextPace, type Pace, secondsLeft } from './pace.ts';
 import { picture } from './picture.ts';
 import { type Row, rowOf } from './row.ts';
@@ -54,19 +54,17 @@ function rowsOf({ reports, paces }: Seen): Row[] {
   return reports.map((report) => rowOf(report, paces.get(report.name)));
 }
 
-/** A moment in which nothing happens, unless somebody wants the end or another picture. */
-function pause(ms: number, outlet: Outlet, redraw: () => void): Promise<void> {
+/** A moment in which nothing happens, unless somebody wants the end. */
+function pause(ms: number, over: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
-      outlet.over.removeEventListener('abort', done);
-      outlet.screen?.onChange(() => {});
+      over.removeEventListener('abort', done);
       resolve();
     };
     const timer = setTimeout(done, ms);
-    outlet.over.addEventListener('abort', done);
-    outlet.screen?.onChange(redraw);
-    if (outlet.over.aborted) done();
+    over.addEventListener('abort', done);
+    if (over.aborted) done();
   });
 }
 
@@ -108,9 +106,13 @@ function textLines(): Show {
     }
     // When it is away again, or back, that is worth its lines.
     if (said.delete('')) said.clear();
-    return rowsOf(seen)
-      .map((row) => unlessSaid(row.name, gistOf(row), at, lineOf(time, row)))
-      .join('');
+    const rows = rowsOf(seen);
+    const gone = [...said.keys()].filter((name) => !rows.some((row) => row.name === name));
+    for (const name of gone) said.delete(name);
+    return [
+      ...gone.map((name) => goneLine(time, name)),
+      ...rows.map((row) => unlessSaid(row.name, gistOf(row), at, lineOf(time, row))),
+    ].join('');
   };
 }
 
@@ -126,15 +128,15 @@ export async function watch(command: Watching, context: Context, outlet: Outlet)
   const node = command.node ?? context.config.resources[0]?.node ?? hostname();
   const show = command.json ? jsonLines() : textLines();
   let seen: Seen = { at: new Date(), reports: [], paces: new Map(), trouble: undefined };
+  const draw = () =>
+    screen === undefined ? outlet.write(show(seen)) : screen.show(pictureOf(seen, node, screen));
+  screen?.onChange(() => void draw());
   while (!over.aborted) {
     const began = performance.now();
     seen = await look(command, context, seen, over);
     if (over.aborted) break;
-    const draw = () =>
-      screen === undefined ? outlet.write(show(seen)) : screen.show(pictureOf(seen, node, screen));
     await draw();
-    const rest = command.watchMs - (performance.now() - began);
-    await pause(Math.max(rest, 0), outlet, () => void draw());
+    await pause(Math.max(command.watchMs - (performance.now() - began), 0), over);
   }
   return 0;
 }

@@ -325,6 +325,20 @@ TEST(scenarios, "a lone period without a write begins no generation and copies n
   CHECK_EQ(pair.a().primary()->stats().counters.sync_bytes_done, copied);
 }
 
+TEST(scenarios, "what is said to be synchronised is that of one pass") {
+  Pair pair;
+  pair.connect();
+  CHECK(pair.settle(pair.a()));
+  const uint64_t first = pair.a().primary()->stats().counters.sync_bytes_done;
+  part(pair);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(1, 4096)), 0);
+  pair.mend();
+  CHECK(pair.settle(pair.a()));
+  const uint64_t second = pair.a().primary()->stats().counters.sync_bytes_done;
+  CHECK(second > 0);
+  CHECK(second < first);
+}
+
 TEST(scenarios, "a new generation of the source while it copies is no split-brain") {
   for (uint64_t us = 0; us < 1500; us += 200) {
     PairOptions options;

@@ -7,6 +7,7 @@ import {
   CONTROL_LIMITS,
   EventSchema,
   FailureSchema,
+  HistoryEntrySchema,
   type ReloadAnswer,
   ReloadAnswerSchema,
   ResourceListSchema,
@@ -14,12 +15,14 @@ import {
   type ResourceStatus,
   RoleAnswerSchema,
   type RoleRequest,
+  StepSchema,
+  WhySchema,
 } from '../../../src/control/protocol.ts';
 import { ControlServer } from '../../../src/control/server.ts';
 import { HastError } from '../../../src/error.ts';
 import { native } from '../../../src/native.ts';
 import { until, withDeadline } from '../../helper/deadline.ts';
-import { resourceOf } from '../../helper/fake-daemon.ts';
+import { resourceOf, whyAnswerOf } from '../../helper/fake-daemon.ts';
 import { type Answer, ask } from '../../helper/http.ts';
 import { inTempdir } from '../../helper/tempdir.ts';
 
@@ -84,6 +87,7 @@ interface Bench {
   readonly control: ControlServer;
   readonly path: string;
   readonly asked: RoleRequest[];
+  readonly askers: string[];
   readonly problems: string[];
   ask(method: string, url: string, body?: string): Promise<Answer>;
   open(): Socket;
@@ -94,23 +98,27 @@ function bench(body: (bench: Bench) => Promise<void>, admitted = true): () => Pr
     inTempdir(async (directory) => {
       const path = `${directory}/ctl`;
       const asked: RoleRequest[] = [];
+      const askers: string[] = [];
       const problems: string[] = [];
       const sockets: Socket[] = [];
       let reloads = 0;
       const names = ['data', 'spare', 'a b'];
       const control = new ControlServer({
         admits: () => admitted,
+        nameOf: () => 'root, pid 1',
         onProblem: (text) => problems.push(text),
         backend: {
           names: () => names,
           status: (name) => Promise.resolve(statusOf(name)),
+          why: (name) => Promise.resolve(whyAnswerOf(name)),
           reload: () => {
             reloads += 1;
             if (reloads > 1) return Promise.reject(new HastError('CONFIG_MEANING'));
             return Promise.resolve(RELOADED);
           },
-          changeRole: (name, request) => {
+          changeRole: (name, request, by) => {
             asked.push(request);
+            askers.push(by);
             if (request.role === 'primary') {
               const error = new HastError('ROLE_REFUSED', {
                 message: 'peer is primary',
@@ -129,6 +137,7 @@ function bench(body: (bench: Bench) => Promise<void>, admitted = true): () => Pr
           control,
           path,
           asked,
+          askers,
           problems,
           ask: (method, url, text) => ask(path, method, url, text),
           open: () => {
@@ -163,6 +172,8 @@ server(
     const one = v.parse(ResourceSchema, (await call('GET', '/v1/resources/data?x=1')).json());
     assert.is(one.worker?.pid, 7);
     v.parse(ResourceSchema, (await call('GET', '/v1/resources/a%20b')).json());
+    const why = v.parse(WhySchema, (await call('GET', '/v1/resources/data/why')).json());
+    assert.equal(why, whyAnswerOf('data'));
     const body = '{"role":"secondary","force":true}';
     const role = await call('POST', '/v1/resources/data/role', body);
     assert.is(role.status, 200);
@@ -172,9 +183,10 @@ server(
 
 server(
   'fills in what a role request leaves out',
-  bench(async ({ ask: call, asked }) => {
+  bench(async ({ ask: call, asked, askers }) => {
     await call('POST', '/v1/resources/data/role', '{"role":"init"}');
     assert.equal(asked, [{ role: 'init', force: false, ifUnused: false }]);
+    assert.equal(askers, ['a client (root, pid 1)']);
   }),
 );
 
@@ -348,8 +360,13 @@ server(
           assert.ok(Object.hasOwn(described.responses, `${status}`), `${method} ${path} ${status}`);
       }
     }
-    const resources = ['/v1/resources', '/v1/resources/{name}', '/v1/resources/{name}/role'];
-    const routes = [...resources, '/v1/reload', '/v1/events', '/metrics'];
+    const resources = ['', '/{name}', '/{name}/role', '/{name}/why'];
+    const routes = [
+      ...resources.map((path) => `/v1/resources${path}`),
+      '/v1/reload',
+      '/v1/events',
+      '/metrics',
+    ];
     assert.equal(Object.keys(api.paths).sort(), routes.sort());
   }),
 );
@@ -362,6 +379,9 @@ server('the description names exactly the fields there are', () => {
     RoleAnswer: RoleAnswerSchema.entries,
     ReloadAnswer: ReloadAnswerSchema.entries,
     Event: EventSchema.entries,
+    Why: WhySchema.entries,
+    HistoryEntry: HistoryEntrySchema.entries,
+    Step: StepSchema.entries,
     RoleRequest: { role: '', force: false, ifUnused: false },
   };
   for (const [name, shape] of Object.entries(shapes)) {

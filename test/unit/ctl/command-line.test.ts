@@ -29,6 +29,8 @@ const WRONG: readonly string[] = [
   'status --watch --interval 99999',
   'status --watch=2',
   'list --watch',
+  'why',
+  'why --json',
   'status -c',
   'list -e 2m',
   'dump --if-unused',

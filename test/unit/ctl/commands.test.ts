@@ -9,6 +9,7 @@ import { parseCommandLine } from '../../../src/ctl/command-line.ts';
 import { list } from '../../../src/ctl/commands/list.ts';
 import { role } from '../../../src/ctl/commands/role.ts';
 import { status } from '../../../src/ctl/commands/status.ts';
+import { why } from '../../../src/ctl/commands/why.ts';
 import type { Context } from '../../../src/ctl/context.ts';
 import { FORMATTERS } from '../../../src/ctl/output.ts';
 import { formatForeground, Logger, streamOf } from '../../../src/log.ts';
@@ -19,6 +20,7 @@ import {
   fakeSocket,
   resourceOf,
   sendJson,
+  whyAnswerOf,
   workerOf,
 } from '../../helper/fake-daemon.ts';
 import { configText, hastctl, hastctlHere } from '../../helper/hastctl.ts';
@@ -46,7 +48,7 @@ async function run(line: string, path: string): Promise<Seen> {
       seen.stdout += text;
     },
   };
-  const call = { role, status, list }[command.verb as 'role'] as (
+  const call = { role, status, list, why }[command.verb as 'role'] as (
     command: unknown,
     context: Context,
   ) => Promise<number>;
@@ -142,6 +144,35 @@ commands(
     const [b, nope] = JSON.parse(json.stdout).resources;
     assert.is(b.notes.length, 1);
     assert.is(nope.error.code, 'RESOURCE_UNKNOWN');
+  }),
+);
+
+const explaining: Answer = (request, response, body) => {
+  const name = /^\/v1\/resources\/(.*)\/why$/.exec(request.url ?? '')?.[1];
+  if (name === undefined) return listing(request, response, body);
+  if (name !== 'nope') return sendJson(response, 200, whyAnswerOf(name));
+  const failure = { code: 'RESOURCE_UNKNOWN', message: 'no such', exit: 65 };
+  return sendJson(response, 404, failure);
+};
+
+commands(
+  'why: one, several or all, and an unknown one with exit 1',
+  against(explaining, async (path) => {
+    const one = await run('why a', path);
+    assert.is(one.exit, 0);
+    assert.match(
+      one.stdout,
+      /^a on alpha: secondary, waiting\n {2}it waits\n\nHow it came about\n/,
+    );
+    const titles = (text: string) => text.match(/^\w+ on alpha/gm);
+    assert.equal(titles((await run('why all', path)).stdout), ['a on alpha', 'b on alpha']);
+    const some = await run('why b nope a', path);
+    assert.is(some.exit, 1);
+    assert.equal(titles(some.stdout), ['b on alpha', 'a on alpha']);
+    assert.match(some.stderr, /^\[ERROR\] \[nope\] .* knows no such resource/m);
+    const { resources } = JSON.parse((await run('why --json a nope', path)).stdout);
+    assert.equal(resources[0], whyAnswerOf('a'));
+    assert.is(resources[1].error.exit, 1);
   }),
 );
 

@@ -351,15 +351,19 @@ watching(
     await looks(3);
     assert.is(stream.text.trimEnd().split('\n').length, 2);
     // What moves all the time is no change.
-    say([{ ...IN_SYNC, worker: workerOf({ state: 'in-sync', inFlight: 9, dirtyBytes: 5 }) }]);
+    const busy = workerOf({ state: 'in-sync', inFlight: 9, dirtyBytes: 5 });
+    say([{ ...IN_SYNC, worker: busy }, resourceOf('b')]);
     await looks(2);
     assert.is(stream.text.trimEnd().split('\n').length, 2);
     say(undefined);
     await looks(3);
+    say([IN_SYNC, resourceOf('b')]);
+    await looks(2);
     say([IN_SYNC]);
     await looks(2);
     const all = stream.text.trimEnd().split('\n');
-    assert.is(all.length, 4, stream.text);
+    assert.is(all.length, 6, stream.text);
+    assert.match(all[5] ?? '', / b peer=- reason="no longer configured"$/);
     for (const line of all) assert.match(line, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \S+ /);
     assert.match(all[0] ?? '', / a role=primary peer=in-sync /);
     assert.match(all[2] ?? '', / \* peer=- reason="the daemon did not answer/);
@@ -393,7 +397,7 @@ watching(
   scene(FAST, true, { LANG: 'C.UTF-8' }, async ({ stream, say, looks, ended }) => {
     say([{ ...IN_SYNC, worker: syncing(MIB, MIB) }]);
     await looks(2);
-    assert.ok(stream.text.startsWith('\u001b[?1049h\u001b[?25l\u001b[?7l\u001b[H'));
+    assert.ok(stream.text.startsWith('\u001b[?1049h\u001b[?25l\u001b[?7l\u001b[H\u001b[K'));
     assert.match(stream.text, '████░░░░');
     assert.match(stream.text, '\u001b[33msyncing');
     stream.text = '';
@@ -422,8 +426,11 @@ watching(
     say([IN_SYNC]);
     await looks(2);
     assert.match(stream.text, /primary {3}in sync/);
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
-    assert.not.match(stream.text, /\u001b\[[0-9;]*m/);
+    // Erasing at the end of a line that is full would take its last character.
+    for (const part of stream.text.split(/(?=\p{Cc}\[[JK])/u).slice(0, -1)) {
+      assert.match(part, /(\r\n|\[H)$/);
+    }
+    assert.not.match(stream.text, /\p{Cc}\[[0-9;]*m/u);
   }),
 );
 
