@@ -633,6 +633,12 @@ export const MUTANTS: readonly Mutant[] = [
     replace: 'const bool fell = false;',
   },
   {
+    guard: 'power-cut-beside-an-original',
+    file: 'engine/primary.cc',
+    find: 'attempt.source = SyncSource::kSecondary;  // guard:power-cut-beside-an-original',
+    replace: '',
+  },
+  {
     guard: 'last-primary-has-the-flushed',
     file: 'engine/decision.cc',
     find: 'const bool flushed_less = p.lost_cache && s.led && !p.led;',

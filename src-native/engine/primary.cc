@@ -26,6 +26,16 @@ PeerWord word_of(const Attempt& attempt) {
           attempt.peer_remotecnt, ours ? attempt.peer_generation : 0};
 }
 
+/// Has an original what our machine lost with its power? Of two of ours the secondary says so
+/// (`decide`); an original cannot be asked, but nobody has written alone since. One that wants all
+/// to be copied to it has nothing.
+bool has_what_we_lost(const Attempt& attempt, const Metadata& own) {
+  const auto marked = [](std::byte bits) { return bits == std::byte{0xff}; };
+  const bool wants_all = !attempt.map.empty() && std::ranges::all_of(attempt.map, marked);
+  return !attempt.settings.extended && !attempt.peer_virgin && !wants_all &&
+         attempt.peer_localcnt == own.remotecnt && attempt.peer_remotecnt == own.localcnt;
+}
+
 [[gnu::format(printf, 4, 5)]] void fail(StartFailure& failure, int exit, const char* code,
                                         const char* format, ...) {
   failure.exit = exit;
@@ -344,6 +354,12 @@ Task<int> Primary::adopt(Attempt& attempt) {
   // guard:adopted-as-decided
   if (counting_ || told != attempt.sent_localcnt) co_return -EAGAIN;
   peer_ = word_of(attempt);
+  const bool fell = metadata_.extra().lost_cache(config_.bootid) && !config_.force;
+  if (fell && has_what_we_lost(attempt, metadata_.metadata())) {
+    attempt.source = SyncSource::kSecondary;  // guard:power-cut-beside-an-original
+    host_.log(LogLevel::kInfo,
+              "This machine went down: what it had not flushed is copied from the peer.");
+  }
   const int usable =
       local_detached_ ? adopt_without_disk(attempt) : co_await agree_on_source(attempt);
   if (usable != 0) co_return usable;

@@ -35,15 +35,16 @@ bool is_marked(ConstBytes map, uint64_t extent) {
 
 }  // namespace
 
-std::string uncovered_difference(Pair& pair) {
-  if (pair.options.original_peer) return "";
+std::vector<uint64_t> uncovered_extents(Pair& pair) {
+  if (pair.options.original_peer) return {};
   const Durable a = durable_of(pair.a());
   const Durable b = durable_of(pair.b());
-  if (!a.readable || !b.readable) return "";
-  if (a.metadata.resuid == 0 || a.metadata.resuid != b.metadata.resuid) return "";
+  if (!a.readable || !b.readable) return {};
+  if (a.metadata.resuid == 0 || a.metadata.resuid != b.metadata.resuid) return {};
   for (const Durable* side : {&a, &b}) {
-    if (side->extra.sync_target || side->extra.local_stale) return "";
+    if (side->extra.sync_target || side->extra.local_stale) return {};
   }
+  std::vector<uint64_t> extents;
   const uint64_t size = a.metadata.datasize;
   const uint64_t extent_bytes = a.metadata.extentsize;
   const ConstBytes left = pair.a().disk().current().subspan(a.metadata.offset, size);
@@ -52,10 +53,15 @@ std::string uncovered_difference(Pair& pair) {
     const uint64_t extent = at / extent_bytes;
     if (is_marked(a.map, extent) || is_marked(b.map, extent)) continue;
     const std::size_t length = std::min(extent_bytes, size - at);
-    if (std::memcmp(left.data() + at, right.data() + at, length) == 0) continue;
-    return "the nodes differ in extent " + std::to_string(extent) + ", and nothing says so";
+    if (std::memcmp(left.data() + at, right.data() + at, length) != 0) extents.push_back(extent);
   }
-  return "";
+  return extents;
+}
+
+std::string uncovered_difference(Pair& pair) {
+  const std::vector<uint64_t> extents = uncovered_extents(pair);
+  if (extents.empty()) return "";
+  return "the nodes differ in extent " + std::to_string(extents[0]) + ", and nothing says so";
 }
 
 std::optional<uint64_t> first_difference(Pair& pair) {

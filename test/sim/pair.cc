@@ -227,8 +227,13 @@ void Node::begin_life() {
 }
 
 void Node::end_life() {
-  if (life_ != nullptr) dead_.push_back(std::move(life_));
+  if (life_ == nullptr) return;
+  dead_.push_back(std::move(life_));
+  if (pair_.options.original_node == index_) forget_records();
 }
+
+/// What we keep behind an original's fields, no original has.
+void Node::forget_records() { disk_->set(0, MetadataBlock::create(metadata()).bytes()); }
 
 /// A machine that was gone is there again.
 void Node::reappear() {
@@ -245,7 +250,7 @@ void Node::become_primary(bool force) {
   life.slab = take_slab(std::size_t{2} * kRequestsMax * kRequestBytesMax);
   PrimaryConfig config;
   config.resource = kResource;
-  config.force = force;
+  config.force = force || pair_.options.original_node == index_;
   config.bootid = bootid_;
   config.settings.replication = pair_.options.replication;
   config.settings.checksum = pair_.options.checksum;
@@ -400,7 +405,11 @@ Task<void> Node::handshake(std::unique_ptr<Stream> stream) {
 
 Task<void> Node::first_message(std::unique_ptr<Stream> stream, FirstRequest message) {
   const std::string& secret = pair_.options.secret[static_cast<std::size_t>(index_)];
-  const bool extended = !pair_.options.original_peer && message.ext == kExtExtended;
+  if (pair_.is_original(1 - index_)) {  // it does not know these words
+    message.ext = 0;
+    message.nonce.reset();
+  }
+  const bool extended = !pair_.is_original(index_) && message.ext == kExtExtended;
   if (!secret.empty() && (!message.nonce || !extended)) {
     co_await refuse(std::move(stream),
                     "Authentication required: this node has a secret for the resource, the peer "
@@ -448,7 +457,8 @@ Task<void> Node::second_message(std::unique_ptr<Stream> stream, SecondRequest me
   SecondaryConfig config;
   config.resource = kResource;
   config.auth = half_auth_;
-  const uint32_t bits = half_extended_ ? message.extension.ext : 0;
+  HAST_ASSERT(half_extended_ || message.extension.ext == 0);
+  const uint32_t bits = message.extension.ext;
   PrimaryFacts& primary = config.primary;
   primary.resuid = message.resuid;
   primary.localcnt = message.localcnt;

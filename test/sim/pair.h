@@ -30,8 +30,12 @@ struct PairOptions {
   Compression compression = Compression::kHole;
   uint32_t timeout_ms = 20000;
   bool original_peer = false;  ///< nobody announces extensions: plain version 2
-  bool layout_hast = false;    ///< data area right behind the map, as the original lays it out
-  uint8_t version = 2;         ///< what the secondary answers at most
+  /// This node is an original, the other one is ours. It knows nothing of extensions, keeps
+  /// counters and map from one life to the next and nothing else, and leads whenever it is told to.
+  /// -1: none.
+  int original_node = -1;
+  bool layout_hast = false;  ///< data area right behind the map, as the original lays it out
+  uint8_t version = 2;       ///< what the secondary answers at most
   std::array<std::string, 2> secret;  ///< of nodes a and b; empty: none
   bool lax = false;                   ///< secondaries let everybody in, and sign nevertheless
 };
@@ -153,6 +157,7 @@ class Node {
   void reappear();
   void begin_life();
   void end_life();
+  void forget_records();
   Task<void> run_primary(Life& life);
   Task<void> stop_primary(Life& life);
   Task<void> run_secondary(Life& life);
@@ -214,6 +219,9 @@ class Pair {
   /// A disk stands still, so that its node is to be killed.
   bool frozen() const;
   bool link_down() const { return link_down_; }
+  bool is_original(int index) const {
+    return options.original_peer || options.original_node == index;
+  }
   bool silent() const { return silent_; }
 
   /// Lets time pass until both are connected, nothing is dirty and all is idle. False at the

@@ -25,17 +25,31 @@ struct Share {
   double part;  // of the time
 };
 constexpr Share kShares[] = {
-    {{false, false, false}, 0.4}, {{false, true, false}, 0.2}, {{false, false, true}, 0.1},
-    {{true, false, false}, 0.2},  {{true, true, false}, 0.1},
+    {{Kind::kOurs, Replication::kFullsync, false, 2}, 0.24},
+    {{Kind::kOurs, Replication::kMemsync, false, 2}, 0.16},
+    {{Kind::kOurs, Replication::kAsync, false, 2}, 0.14},
+    {{Kind::kOurs, Replication::kFullsync, true, 2}, 0.06},
+    {{Kind::kMixed, Replication::kFullsync, false, 2}, 0.12},
+    {{Kind::kMixed, Replication::kMemsync, false, 2}, 0.08},
+    {{Kind::kMixed, Replication::kAsync, false, 2}, 0.05},
+    {{Kind::kMixed, Replication::kMemsync, false, 1}, 0.02},
+    {{Kind::kMixed, Replication::kMemsync, false, 0}, 0.01},
+    {{Kind::kOriginal, Replication::kFullsync, false, 2}, 0.07},
+    {{Kind::kOriginal, Replication::kAsync, false, 2}, 0.05},
 };
 
 std::string key_of(const FoundIn& found) {
-  return found.what + (found.witness.beginning.original ? ", beside an original" : "");
+  const Kind kind = found.witness.beginning.kind;
+  return found.what +
+         (kind == Kind::kOurs    ? ""
+          : kind == Kind::kMixed ? ", mixed"
+                                 : ", original") +
+         ", " + found.reason;
 }
 
 void note_findings(Table& table, const World& world, const Witness& witness) {
-  for (const std::string& what : world.findings()) {
-    FoundIn found{what, witness, 1};
+  for (const Breach& breach : world.findings()) {
+    FoundIn found{breach.what, breach.reason, witness, 1};
     const auto [at, is_new] = table.findings.try_emplace(key_of(found), found);
     if (!is_new) ++at->second.times;
   }
@@ -46,19 +60,20 @@ void note_meetings(Table& table, const World& world, const Witness& witness) {
     const auto [at, is_new] =
         table.rows.try_emplace({row.facts, row.truth}, RowEntry{row.outcome, witness});
     if (is_new || at->second.outcome == row.outcome) continue;
-    const FoundIn found{"equal facts, but " + at->second.outcome + " and " + row.outcome, witness,
-                        1};
+    const FoundIn found{"equal facts, but " + at->second.outcome + " and " + row.outcome, "",
+                        witness, 1};
     table.findings.try_emplace(key_of(found), found);
   }
 }
 
 /// What is rarer in life comes later: twice as heavy.
 std::size_t weight_of(const Story& story) {
-  const bool in_sync = code_of(story).starts_with("Sb Pa wa");
+  const std::string code = code_of(story);
+  const bool in_sync = code.starts_with("Sb Pa wa") || code.starts_with("Sa Pb wb");
   std::size_t weight = 0;
   for (const Event& event : std::span(story).subspan(in_sync ? 3 : 0)) {
     const bool rare =
-        event.stop > 0 || std::string_view("uvegklFN").find(event.what) != std::string_view::npos;
+        event.stop > 0 || std::string_view("uvdregklFN").find(event.what) != std::string_view::npos;
     weight += rare ? 2 : 1;
   }
   return weight;
@@ -75,11 +90,16 @@ class Explorer {
   Explored run() {
     const auto start = std::chrono::steady_clock::now();
     // A pair in sync is where most stories begin in life.
-    Story in_sync;
-    read_story("Sb Pa wa", in_sync);
-    told({in_sync[0], in_sync[1]}, in_sync[2]);
+    std::deque<Story> first = {{}};
+    for (const char* code : {"Sb Pa wa", "Sa Pb wb"}) {
+      if (first.size() > 1 && explored_.beginning.kind != Kind::kMixed) break;
+      Story in_sync;
+      read_story(code, in_sync);
+      told({in_sync[0], in_sync[1]}, in_sync[2]);
+      first.push_back(in_sync);
+    }
     queue_.clear();
-    queue_[0] = {{}, in_sync};
+    queue_[0] = first;
     while (!queue_.empty()) {
       std::deque<Story>& stories = queue_.begin()->second;
       if (stories.empty()) {
@@ -166,7 +186,7 @@ std::string rows_text(const Table& table) {
         << e.meetings << '\t' << e.depth << '\t' << (e.closed ? "closed" : "open") << '\n';
   }
   for (const auto& [key, found] : table.findings) {
-    out << "finding\t" << found.what << '\t' << found.times << '\t'
+    out << "finding\t" << found.what << '\t' << found.reason << '\t' << found.times << '\t'
         << name_of(found.witness.beginning) << '\t' << code_of(found.witness.story) << '\n';
   }
   for (const auto& [key, entry] : table.rows) {
@@ -194,10 +214,10 @@ bool read_rows(Table& table) {
       e.depth = std::strtoull(parts[5].c_str(), nullptr, 10);
       e.closed = parts[6] == "closed";
       table.explored.push_back(e);
-    } else if (parts[0] == "finding" && parts.size() == 5) {
-      FoundIn found{parts[1], {}, std::strtoull(parts[2].c_str(), nullptr, 10)};
-      if (!read_beginning(parts[3], found.witness.beginning)) return false;
-      if (!read_story(parts[4], found.witness.story)) return false;
+    } else if (parts[0] == "finding" && parts.size() == 6) {
+      FoundIn found{parts[1], parts[2], {}, std::strtoull(parts[3].c_str(), nullptr, 10)};
+      if (!read_beginning(parts[4], found.witness.beginning)) return false;
+      if (!read_story(parts[5], found.witness.story)) return false;
       table.findings.emplace(key_of(found), found);
     } else if (parts[0] == "row" && parts.size() == facts + 5) {
       RowKey key{{parts.begin() + 1, parts.begin() + 1 + static_cast<std::ptrdiff_t>(facts)},
@@ -226,7 +246,8 @@ int last_line(uint64_t states, uint64_t meetings, uint64_t rows, uint64_t findin
 }
 
 void show(const FoundIn& found) {
-  std::printf("%s (%llu times)\n  %s: %s\n  %s\n", found.what.c_str(),
+  std::printf("%s%s%s (%llu times)\n  %s: %s\n  %s\n", found.what.c_str(),
+              found.reason.empty() ? "" : ", granted: ", found.reason.c_str(),
               static_cast<unsigned long long>(found.times),
               name_of(found.witness.beginning).c_str(), code_of(found.witness.story).c_str(),
               tell(found.witness.story).c_str());
@@ -253,7 +274,7 @@ int explore(unsigned seconds, bool write, const std::string& only) {
   uint64_t findings = 0;
   for (const auto& [key, found] : table.findings) {
     show(found);
-    if (!found.witness.beginning.original) ++findings;
+    if (found.reason.empty()) ++findings;
   }
   if (write) {
     std::ofstream(kRowsFile) << rows_text(table);
@@ -276,7 +297,10 @@ int tell_one(const Witness& witness) {
     }
     std::printf("  %s\n", world.state().c_str());
   }
-  for (const std::string& what : world.findings()) std::printf("finding: %s\n", what.c_str());
+  for (const Breach& breach : world.findings()) {
+    std::printf("finding: %s%s%s\n", breach.what.c_str(),
+                breach.reason.empty() ? "" : ", granted: ", breach.reason.c_str());
+  }
   return world.findings().empty() ? 0 : 1;
 }
 
@@ -299,9 +323,11 @@ uint64_t tell_all(const Table& table, Table& again, uint64_t& meetings) {
       meetings += world.meetings().size();
       if (event.stop == 0) note_meetings(again, world, so_far);
     }
-    for (const std::string& what : world.findings()) {
-      const bool listed = table.findings.contains(key_of({what, entry.witness}));
-      if (!listed) complain(problems, what.c_str(), entry.witness);
+    for (const Breach& breach : world.findings()) {
+      const FoundIn found{breach.what, breach.reason, entry.witness, 1};
+      if (!table.findings.contains(key_of(found))) {
+        complain(problems, breach.what.c_str(), entry.witness);
+      }
     }
   }
   return problems;
@@ -310,7 +336,9 @@ uint64_t tell_all(const Table& table, Table& again, uint64_t& meetings) {
 bool still_found(const FoundIn& found) {
   World world(found.witness.beginning);
   for (const Event& event : found.witness.story) world.happen(event);
-  return std::ranges::find(world.findings(), found.what) != world.findings().end();
+  return std::ranges::any_of(world.findings(), [&found](const Breach& breach) {
+    return breach.what == found.what && breach.reason == found.reason;
+  });
 }
 
 /// All must come as it is written.

@@ -38,6 +38,7 @@ struct Explored {
 
 struct FoundIn {
   std::string what;
+  std::string reason;  ///< why it is granted; empty: it is not
   Witness witness;
   uint64_t times = 1;
 };
@@ -45,7 +46,7 @@ struct FoundIn {
 struct Table {
   std::map<RowKey, RowEntry> rows;
   std::vector<Explored> explored;
-  std::map<std::string, FoundIn> findings;  ///< by what was found and beside whom
+  std::map<std::string, FoundIn> findings;  ///< by what was found, beside whom and why
 };
 
 /// hast_sim --reconnect [--seconds N] [--write | --replay]: exit code.

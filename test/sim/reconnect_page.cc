@@ -118,7 +118,7 @@ std::string stories_of(const Group& group) {
     if (!text.empty()) text += "<br>";
     text += truth + ": `" + code_of(witness->story) + "`";
     const std::string name = name_of(witness->beginning);
-    if (name != "ours" && name != "original") text += " (" + name + ")";
+    if (name != "ours" && name != "mixed" && name != "original") text += " (" + name + ")";
   }
   return text;
 }
@@ -157,16 +157,32 @@ void put_false_alarms(std::ostringstream& out, const Table& table) {
   }
 }
 
-void put_findings(std::ostringstream& out, const Table& table, bool original) {
+void put_findings(std::ostringstream& out, const Table& table) {
   bool any = false;
   for (const auto& [key, found] : table.findings) {
-    if (found.witness.beginning.original != original) continue;
+    if (!found.reason.empty()) continue;
     if (!any) out << "| What | Times | Shortest story |\n|---|---|---|\n";
     any = true;
     out << "| " << found.what << " | " << found.times << " | " << tell(found.witness.story) << " (`"
         << code_of(found.witness.story) << "`, " << name_of(found.witness.beginning) << ") |\n";
   }
   if (!any) out << "None.\n";
+}
+
+/// What is granted beside an original, with the reason and what comes of it.
+void put_exceptions(std::ostringstream& out, const Table& table) {
+  out << "| What | Why | What comes of it, times, shortest story |\n|---|---|---|\n";
+  for (const Reason& reason : reasons()) {
+    out << "| " << reason.name << " | " << reason.text << " |";
+    bool any = false;
+    for (const auto& [key, found] : table.findings) {
+      if (found.reason != reason.name) continue;
+      out << (any ? "<br>" : " ") << found.what << ", " << found.times << ": `"
+          << code_of(found.witness.story) << "` (" << name_of(found.witness.beginning) << ")";
+      any = true;
+    }
+    out << (any ? " |\n" : " none |\n");
+  }
 }
 
 constexpr const char* kIntroduction = R"(# When two nodes meet again
@@ -208,7 +224,8 @@ constexpr const char* kLegend = R"(
   also one that was never acknowledged, or that an operator gave up
 
 A story: `S` secondary, `P` primary, `F` primary -f, `w` write, `f` flush, `u` dies in a write
-that its own disk has, `v` dies in a write that its peer has, `e` a write, of which this node's
+that its own disk has, `v` dies in a write that its peer has, `r` dies in a write of memsync that
+its peer has received and not stored, `d` dies itself before it has stored it, `e` a write, of which this node's
 disk fails, `g` a flush that this node's disk fails, `x` dies, `l` loses power and what was not
 flushed, `k` loses power and nothing else, `N` gets a new disk, each with the node a or b;
 `c` the link goes, `m` it comes back; `/3`: it goes again when three things have changed on the
@@ -216,6 +233,21 @@ disks.
 
 After a change of the engine, `npm run sim:reconnect -- --again` writes what comes of the same
 stories now. To see one: `npm run sim:reconnect -- --story ours "Sb Pa wa c wa xa Pb wb m Sa"`.
+
+)";
+
+constexpr const char* kBesideOriginal = R"(
+## Beside an original
+
+Beginnings `mixed`: node a is ours, b plays an original (our engine without extensions, whose
+records are taken away whenever its process ends): counters and map, and nothing else. It leads
+whenever it is told to, whoever else does. What only ours knows, it has from its own disk.
+
+)";
+
+constexpr const char* kExceptions =
+    R"(The same is asked as between nodes of ours. What is granted is only this, and in each story only
+for the writes that it is about; everything else would be under "What should not be".
 
 )";
 
@@ -244,13 +276,16 @@ std::string page_of(const Table& table) {
   out << "\n## Asked to lead, and no secondary is there\n\nThe peer is called S here, too.\n\n";
   put_groups(out, table, "none");
   out << "\n## What should not be\n\n";
-  put_findings(out, table, false);
-  out << "\n## Beside an original\n\nIt has counters and maps, and nothing else. Facts that it "
-         "cannot tell "
-      << "are those of our own disks.\n\n";
+  put_findings(out, table);
+  out << kBesideOriginal << "### Ours is P, an original is S\n\n";
+  put_groups(out, table, "S");
+  out << "\n### An original is P, ours is S\n\n";
+  put_groups(out, table, "P");
+  out << "\n### What such a pair cannot prevent\n\n" << kExceptions;
+  put_exceptions(out, table);
+  out << "\n## Two nodes without extensions\n\nAs if each took the other one for an original: "
+         "beginnings `original`. Both keep their own\nfacts, but tell them to nobody.\n\n";
   put_groups(out, table, "original");
-  out << "\n### What a pair with an original cannot prevent\n\n";
-  put_findings(out, table, true);
   return out.str();
 }
 

@@ -19,8 +19,10 @@ PairOptions options_of(const Beginning& beginning) {
   options.disk_bytes = kMetadataBytes + 512 + uint64_t{kBlocks} * kBlock;
   options.extent_bytes = kBlock;
   options.layout_hast = true;
-  options.original_peer = beginning.original;
-  options.replication = beginning.async ? Replication::kAsync : Replication::kFullsync;
+  options.original_peer = beginning.kind == Kind::kOriginal;
+  options.original_node = beginning.kind == Kind::kMixed ? 1 : -1;
+  options.replication = beginning.mode;
+  options.version = beginning.version;
   return options;
 }
 
@@ -63,6 +65,10 @@ std::string words_of(const Event& event) {
       return name + " dies in a write that it has";
     case 'v':
       return name + " dies in a write that its peer has";
+    case 'd':
+      return name + " dies before it has stored a write that it has received";
+    case 'r':
+      return name + " dies in a write that is answered and not stored by its peer yet";
     case 'e':
       return "a write, which fails at " + name;
     case 'g':
@@ -91,26 +97,41 @@ std::string words_of(const Event& event) {
 }
 /// Its own disk, in this life.
 bool gave_up(Node& primary) {
+  if (primary.life() == nullptr) return false;  // its last message was still on its way
   const std::vector<std::string>& log = primary.life()->host.log_lines;
   return std::any_of(log.begin(), log.end(), [](const std::string& line) {
     return line.find("detached. All I/O") != std::string::npos;
   });
 }
 
+constexpr const char* kPower = "power of an original";
+constexpr const char* kDisk = "disk of an original";
+constexpr const char* kPass = "pass of an original";
+
 bool has_node(char what) { return what != 'c' && what != 'm'; }
 }  // namespace
 
 std::string name_of(const Beginning& b) {
-  std::string name = b.original ? "original" : "ours";
-  if (b.async) name += ",async";
+  std::string name = b.kind == Kind::kOurs ? "ours" : b.kind == Kind::kMixed ? "mixed" : "original";
+  if (b.mode != Replication::kFullsync) {
+    name += b.mode == Replication::kAsync ? ",async" : ",memsync";
+  }
   if (b.promised) name += ",equal";
+  if (b.version < 2) name += ",version " + std::to_string(b.version);
   return name;
 }
 
 bool read_beginning(std::string_view text, Beginning& out) {
-  for (unsigned bits = 0; bits < 8; ++bits) {
-    out = {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0};
-    if (name_of(out) == text) return true;
+  for (const Kind kind : {Kind::kOurs, Kind::kMixed, Kind::kOriginal}) {
+    for (const Replication mode :
+         {Replication::kFullsync, Replication::kMemsync, Replication::kAsync}) {
+      for (const bool promised : {false, true}) {
+        for (const int version : {2, 1, 0}) {
+          out = {kind, mode, promised, static_cast<uint8_t>(version)};
+          if (name_of(out) == text) return true;
+        }
+      }
+    }
   }
   return false;
 }
@@ -177,7 +198,7 @@ World::World(const Beginning& beginning) : beginning_(beginning), pair_(options_
 /// What an old disk had before: of no worth, and other than on the other node. Beside an original
 /// and where equal contents were promised, two new disks are never made equal.
 void World::put_junk(int node) {
-  if (beginning_.original || beginning_.promised) return;
+  if (!is_ours() || beginning_.promised) return;
   ++junk_;
   const std::vector<std::byte> junk(kBlock, static_cast<std::byte>(0x80 + junk_ % 64));
   pair_.node(node).disk().set(pair_.node(node).metadata().offset + kJunkBlock * kBlock, junk);
@@ -193,6 +214,10 @@ bool World::possible(const Event& event) const {
     case 'u':
     case 'v':
       return node.serving() && !full() && (event.what == 'u' || node.primary()->stats().complete);
+    case 'd':
+      return asked(event.node) == 1 - event.node && waits_for_memory(1 - event.node) && !full();
+    case 'r':
+      return asked(event.node) == event.node && waits_for_memory(event.node) && !full();
     case 'f':
       return node.serving() &&
              self.pair_.a().disk().unflushed_writes() + self.pair_.b().disk().unflushed_writes() >
@@ -214,8 +239,9 @@ bool World::possible(const Event& event) const {
     case 'S':
       return node.role() != NodeRole::kSecondary;
     case 'P':
-    case 'F':
       return node.role() != NodeRole::kPrimary;
+    case 'F':  // an original is not asked for it
+      return node.role() != NodeRole::kPrimary && pair_.options.original_node != event.node;
     case 'N':
       return !alive && node.life() == nullptr && node.metadata().resuid != 0;
     default:
@@ -273,6 +299,9 @@ void World::carry_out(const Event& event) {
     case 'u':
     case 'v':
       return write(event.node, event.what);
+    case 'd':
+    case 'r':
+      return write_to_memory(event.what == 'd' ? 1 - event.node : event.node, event.node);
     case 'f':
       return flush(event.node);
     case 'e':
@@ -312,11 +341,43 @@ void World::write(int node, char how) {
         return operation->done || operation->orphaned || (how != 'w' && (has(there) & bit) != 0);
       },
       60 * kSecond);
+  // Its disk is given up in this life, and nothing will be known of that.
+  if (pair_.options.original_node == node && gave_up(n)) missed_ |= bit;
   if (operation->done && operation->error == 0) {
     promised_ |= bit;
-    if (beginning_.async && n.serving() && n.primary()->stats().complete) only_sent_ |= bit;
+    const bool async = beginning_.mode == Replication::kAsync;
+    if (async && n.serving() && n.primary()->stats().complete) only_sent_ |= bit;
   }
   if (how != 'w') n.crash();
+}
+
+/// Are writes of this primary answered when its peer has received them?
+bool World::waits_for_memory(int primary) const {
+  Primary* const p = const_cast<World&>(*this).pair_.node(primary).primary();
+  if (p == nullptr) return false;
+  const EngineStats stats = p->stats();
+  return stats.complete && !stats.local_stale && stats.sync_source != 2 &&
+         stats.replication == static_cast<uint8_t>(Replication::kMemsync);
+}
+
+/// A write is answered when it is stored here and received there; before it is stored there, one of
+/// the two dies. What the peer alone had received goes with its process.
+void World::write_to_memory(int primary, int dies) {
+  Node& n = pair_.node(primary);
+  const unsigned number = writes_++;
+  served_[primary] = true;
+  const uint32_t bit = 1u << number;
+  FaultComponent& there = *pair_.node(1 - primary).life()->disk;
+  there.hold(FaultComponent::kWrite, n.metadata().offset);
+  const Pair::Operation* const operation =
+      pair_.begin(n, RequestOp::kWrite, uint64_t{number} * kBlock, kBlock, block_of(number));
+  run([&] { return operation->done || operation->orphaned; }, 60 * kSecond);
+  if (operation->done && operation->error == 0) {
+    promised_ |= bit;
+    only_sent_ |= bit;
+  }
+  pair_.node(dies).crash();
+  if (dies == primary) there.release();
 }
 
 void World::flush(int node) {
@@ -357,9 +418,10 @@ void World::take_power(int node, bool keep) {
   const uint32_t before = has(node);
   n.disk().keep_at_cut(keep ? ~uint64_t{0} : 0);
   n.power_cut(1);
+  if (is_original(node)) taken_ |= before & ~has(node);
   const uint32_t lost = promised_ & before & ~has(node);
   promised_ &= has(0) | has(1);
-  if (served) unflushed_[node] |= lost;
+  (served ? unflushed_ : fell_)[node] |= lost;
   // Both have lost their caches: only what both have, or what was flushed, is promised.
   Node& peer = pair_.node(1 - node);
   if (n.extra().lost_cache(n.bootid()) && peer.extra().lost_cache(peer.bootid())) {
@@ -391,9 +453,16 @@ void World::begin_serving(int node) {
   starting_[node] = false;
   served_[node] = true;
   const uint32_t own = has(node);
+  const bool alone = !n.primary()->stats().complete;
+  const uint32_t lacking = promised_ & fell_[node] & ~own;
+  if (alone && lacking != 0 && !forced_[node] && pair_.options.original_node != node) {
+    findings_.push_back({"leads alone, without what its own power cut took",
+                         (lacking & ~copying_) == 0 ? kPass : ""});
+  }
   if (forced_[node] && doubtful_[node]) promised_ &= own;  // the operator has said so
-  if (beginning_.async) promised_ &= ~(only_sent_ & ~own);
-  if (!n.primary()->stats().complete) promised_ &= ~(unflushed_[node] & ~own);
+  // Of async what was on its way, of memsync what the peer had received and not stored.
+  promised_ &= ~(only_sent_ & ~own);
+  if (alone) promised_ &= ~(unflushed_[node] & ~own);
 }
 
 uint32_t World::has(int node) const {
@@ -421,7 +490,8 @@ void World::meet(const Meeting& meeting) {
   const bool fresh = s.resuid == 0;
   MeetingRow row;
   std::vector<std::string>& f = row.facts;
-  f.emplace_back(p.extended ? "ours" : "original");
+  const bool mixed = beginning_.kind == Kind::kMixed;
+  f.emplace_back(p.extended ? "ours" : !mixed ? "original" : is_original(other_) ? "P" : "S");
   f.emplace_back(fresh                  ? (p.virgin ? "both new" : "S new")
                  : s.resuid == p.resuid ? "same"
                                         : "other");
@@ -445,14 +515,18 @@ void World::meet(const Meeting& meeting) {
   row.truth = truth(other_);
   const uint32_t of_s = has(meeting.node);
   const uint32_t of_p = has(other_);
-  const bool diverged = (promised_ & of_s & ~of_p) != 0 && (promised_ & of_p & ~of_s) != 0;
-  if (diverged && decision.refusal == Refusal::kNone && !beginning_.original) {
-    find("diverged, and not refused");
+  const uint32_t only_s = promised_ & of_s & ~of_p;
+  const uint32_t only_p = promised_ & of_p & ~of_s;
+  if (only_s != 0 && only_p != 0 && decision.refusal == Refusal::kNone) {
+    // One copy has more but for what is granted, or both have.
+    find("diverged, and not refused", granted(only_s) ? only_s : only_p);
   }
+  const bool copies = decision.refusal == Refusal::kNone && decision.source == SyncSource::kPrimary;
+  if (is_original(other_) && copies) copying_ |= fell_[meeting.node];
   // A copy that is forced, though it lacks what the other one has, has left the common line, too.
   const bool both_served =
       fresh || (served_[0] && served_[1]) || (forced_[other_] && doubtful_[other_]);
-  if (decision.refusal == Refusal::kSplitBrain && !beginning_.original && !both_served) {
+  if (decision.refusal == Refusal::kSplitBrain && !both_served) {
     find("split-brain, and one of them has not served since they were in sync");
   }
   meetings_.push_back(std::move(row));
@@ -477,6 +551,7 @@ void World::note_alone(int node, const std::string& force, const Extra& own, Rol
   Node& peer = pair_.node(1 - node);
   const Life* const life = n.life();
   if (met_ || life == nullptr || !(life->started || life->ended)) return;
+  if (pair_.options.original_node == node) return;  // it always leads
   MeetingRow row;
   row.facts.assign(fact_names().size(), "-");
   row.facts[0] = "none";
@@ -503,7 +578,38 @@ void World::end_meeting() {
     if (log[i].find("takes it for the good one") != std::string::npos) {
       meetings_.back().outcome = "refused: P incomplete";
     }
+    if (log[i].find("is copied from the peer") != std::string::npos) {
+      meetings_.back().outcome = "from S, marked extents";
+    }
   }
+}
+
+// --- what is granted beside an original
+// --------------------------------------------------------------
+
+std::span<const Reason> reasons() {
+  static constexpr Reason kReasons[] = {
+      {kPower,
+       "An original does not say that its machine went down with writes that were not flushed, and "
+       "its counters are those of a whole copy."},
+      {kDisk,
+       "An original that was primary keeps nothing of its disk's failure: after its next start its "
+       "counters are those of a whole copy."},
+      {kPass,
+       "An original does not say when a pass has ended. With equal counters a secondary that lost "
+       "power counts as whole as soon as the two are connected, also when a second failure ends "
+       "that before it has got back what it lost."},
+  };
+  return kReasons;
+}
+
+/// `gone`: the writes of which it tells.
+void World::find(const std::string& what, uint32_t gone) {
+  std::string reason;
+  if (gone != 0 && granted(gone)) {
+    reason = (gone & taken_) != 0 ? kPower : kDisk;
+  }
+  findings_.push_back({what, reason});
 }
 
 // --- what must hold
@@ -553,19 +659,27 @@ void World::settle() {
 void World::check() {
   const uint32_t a = has(0);
   const uint32_t b = has(1);
-  if ((promised_ & ~(a | b)) != 0) {
-    find("what was promised is gone");
+  for (int node = 0; node < 2; ++node) {
+    // The operator's copy counts as soon as it is copied, also before it serves.
+    if (starting_[node] && forced_[node] && doubtful_[node]) promised_ &= a | b;
+  }
+  if (const uint32_t gone = promised_ & ~(a | b)) {
+    find("what was promised is gone", gone);
     promised_ &= a | b;
   }
-  const std::string unmarked = uncovered_difference(pair_);
-  if (!unmarked.empty()) find("the nodes differ, and nothing says so");
+  uint32_t unmarked = 0;  // a write is an extent
+  for (const uint64_t extent : uncovered_extents(pair_)) unmarked |= 1u << extent;
+  if (unmarked != 0) find("the nodes differ, and nothing says so", unmarked);
   for (int node = 0; node < 2; ++node) served_[node] |= pair_.node(node).serving();
   const int primary = primary_of_pair();
   if (primary < 0 || pair_.link_down() || !pair_.node(primary).primary()->stats().complete) return;
   if (!in_sync(primary)) return;
-  if (!pair_.equal()) find("in sync, and not equal");
-  if ((promised_ & ~has(primary)) != 0) find("in sync, without what was promised");
+  if (!pair_.equal()) find("in sync, and not equal", a ^ b);
+  if (const uint32_t gone = promised_ & ~has(primary)) {
+    find("in sync, without what was promised", gone);
+  }
   only_sent_ = 0;
+  if (a == b) taken_ = missed_ = copying_ = fell_[0] = fell_[1] = 0;
   served_[0] = served_[1] = false;
   flushed_ &= promised_;
 }
@@ -583,6 +697,7 @@ std::string World::half(int me) const {
   const Metadata om = o.metadata();
   const Extra oe = o.extra();
   std::string text;
+  if (beginning_.kind == Kind::kMixed) text += is_original(me) ? 'O' : 'M';
   text += n.role() == NodeRole::kInit ? 'i' : n.role() == NodeRole::kSecondary ? 's' : 'p';
   text += n.serving() ? 'v' : '-';
   text += n.life() != nullptr ? 'l' : '-';

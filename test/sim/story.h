@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,11 +13,18 @@
 
 namespace hast::test {
 
+enum class Kind : uint8_t {
+  kOurs,
+  kMixed,     ///< a is ours, b is an original
+  kOriginal,  ///< nobody announces extensions
+};
+
 /// What a story begins with: two new disks, and nobody has a role.
 struct Beginning {
-  bool original = false;  ///< nobody announces extensions
-  bool async = false;     ///< otherwise fullsync
+  Kind kind = Kind::kOurs;
+  Replication mode = Replication::kFullsync;
   bool promised = false;  ///< both created with the promise of equal contents
+  uint8_t version = 2;    ///< of the protocol
 
   bool operator==(const Beginning&) const = default;
 };
@@ -24,7 +32,7 @@ std::string name_of(const Beginning& beginning);
 bool read_beginning(std::string_view text, Beginning& out);
 
 /// What can happen, a letter each; `tell` has the words.
-constexpr std::string_view kEvents = "wfuvegcmxlkSPFN";
+constexpr std::string_view kEvents = "wfuvdregcmxlkSPFN";
 
 /// One thing that happens. As text: `wa`, `c`, or with the step of the next set-up after which the
 /// link goes, `Pa/3`.
@@ -49,6 +57,18 @@ struct MeetingRow {
 };
 const std::vector<std::string>& fact_names();
 
+/// Why something that should not be is granted beside an original.
+struct Reason {
+  const char* name;
+  const char* text;
+};
+std::span<const Reason> reasons();
+
+struct Breach {
+  std::string what;
+  std::string reason;  ///< the name of one; empty: not granted
+};
+
 class World {
  public:
   explicit World(const Beginning& beginning);
@@ -61,7 +81,7 @@ class World {
   std::string state() const;
   /// Those of the last event.
   const std::vector<MeetingRow>& meetings() const { return meetings_; }
-  const std::vector<std::string>& findings() const { return findings_; }
+  const std::vector<Breach>& findings() const { return findings_; }
   bool full() const { return writes_ >= kWritesMax; }
   /// A set-up began during the last event.
   bool met() const { return met_; }
@@ -87,21 +107,30 @@ class World {
   void watch();
   void settle();
   void check();
+  bool waits_for_memory(int primary) const;
+  void write_to_memory(int primary, int dies);
   bool in_sync(int primary) const;
   int primary_of_pair() const;
   uint32_t has(int node) const;
   uint64_t fingerprint() const;
   std::string half(int me) const;
-  void find(const std::string& what) { findings_.push_back(what); }
+  void find(const std::string& what, uint32_t gone = 0);
+  bool granted(uint32_t gone) const { return (gone & ~(taken_ | missed_)) == 0; }
+  bool is_original(int node) const { return pair_.is_original(node); }
+  bool is_ours() const { return beginning_.kind == Kind::kOurs; }
 
   Beginning beginning_;
   std::vector<MeetingRow> meetings_;
-  std::vector<std::string> findings_;
+  std::vector<Breach> findings_;
   unsigned writes_ = 0;
   uint32_t promised_ = 0;       // must not be lost, as far as anybody has it
   uint32_t flushed_ = 0;        // a client's flush has covered them
-  uint32_t only_sent_ = 0;      // async: the peer may lack them if the primary dies
+  uint32_t only_sent_ = 0;      // not fullsync: the peer may lack them if the primary dies
   uint32_t unflushed_[2] = {};  // lost by the power cut of the copy that served
+  uint32_t taken_ = 0;          // by the power cut of an original, since the two were in sync
+  uint32_t missed_ = 0;         // by the failed disk of an original that was primary
+  uint32_t fell_[2] = {};       // gone with this node's power while it was the secondary
+  uint32_t copying_ = 0;        // of those, what an original was to give back since
   uint64_t met_at_us_ = 0;
   std::size_t log_at_ = 0;
   bool met_ = false;

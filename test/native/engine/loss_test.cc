@@ -701,9 +701,10 @@ TEST(loss, "what was done beside an original is judged by its counters alone (ru
 
 TEST(loss, "a power cut of the primary, which serves again, takes nothing that the peer has (F)") {
   for (const Replication mode : {Replication::kFullsync, Replication::kMemsync}) {
-    for (uint64_t seed = 1; seed <= 10; ++seed) {
+    for (uint64_t seed = 1; seed <= 20; ++seed) {
       PairOptions options;
       options.replication = mode;
+      options.original_node = seed > 10 ? 1 : -1;
       Pair pair(options);
       pair.connect();
       const auto bytes = pattern(seed, 8192);
