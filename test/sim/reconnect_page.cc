@@ -225,9 +225,9 @@ constexpr const char* kLegend = R"(
 
 A story: `S` secondary, `P` primary, `F` primary -f, `w` write, `f` flush, `u` dies in a write
 that its own disk has, `v` dies in a write that its peer has, `r` dies in a write of memsync that
-its peer has received and not stored, `d` dies itself before it has stored it, `e` a write, of which this node's
-disk fails, `g` a flush that this node's disk fails, `x` dies, `l` loses power and what was not
-flushed, `k` loses power and nothing else, `N` gets a new disk, each with the node a or b;
+its peer has received and not stored, `d` dies itself before it has stored it, `e` a write, of
+which this node's disk fails, `g` a flush that this node's disk fails, `x` dies, `l` loses power
+and what was not flushed, `k` loses power and nothing else, `N` gets a new disk, each with the node a or b;
 `c` the link goes, `m` it comes back; `/3`: it goes again when three things have changed on the
 disks.
 
@@ -246,8 +246,8 @@ whenever it is told to, whoever else does. What only ours knows, it has from its
 )";
 
 constexpr const char* kExceptions =
-    R"(The same is asked as between nodes of ours. What is granted is only this, and in each story only
-for the writes that it is about; everything else would be under "What should not be".
+    R"(The same is asked as between nodes of ours. What is granted is only this, and in each story
+only for the writes that it is about; everything else would be under "What should not be".
 
 )";
 
