@@ -227,10 +227,9 @@ A story: `S` secondary, `P` primary, `F` primary -f, `w` write, `f` flush, `u` d
 that its own disk has, `v` dies in a write that its peer has, `r` dies in a write of memsync that
 its peer has received and not stored, `d` dies itself before it has stored it, `e` a write, of
 which this node's disk fails, `g` a flush that this node's disk fails, `x` dies, `l` loses power
-and what was not flushed, `k` loses power and nothing else, `N` gets a new disk, each with the node a or b;
-`c` the link goes, `m` it comes back; `/3`: it goes again when three things have changed on the
-disks.
-
+and what was not flushed, `k` loses power and nothing else, `N` gets a new disk, each with the
+node a or b; `c` the link goes, `m` it comes back; `/3`: it goes again when three things have
+changed on the disks.
 After a change of the engine, `npm run sim:reconnect -- --again` writes what comes of the same
 stories now. To see one: `npm run sim:reconnect -- --story ours "Sb Pa wa c wa xa Pb wb m Sa"`.
 
