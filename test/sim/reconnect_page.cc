@@ -230,6 +230,7 @@ which this node's disk fails, `g` a flush that this node's disk fails, `x` dies,
 and what was not flushed, `k` loses power and nothing else, `N` gets a new disk, each with the
 node a or b; `c` the link goes, `m` it comes back; `/3`: it goes again when three things have
 changed on the disks.
+
 After a change of the engine, `npm run sim:reconnect -- --again` writes what comes of the same
 stories now. To see one: `npm run sim:reconnect -- --story ours "Sb Pa wa c wa xa Pb wb m Sa"`.
 
