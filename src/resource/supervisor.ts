@@ -385,6 +385,7 @@ export class Supervisor {
       last: this.#lastError,
       disk,
       history: this.#history.entries(),
+      beside: this.#hooks.notes(),
     });
   }
 

@@ -24,6 +24,8 @@ export interface WhyFacts {
   /** Or why they are not known. */
   readonly disk: DiskFacts | string;
   readonly history: readonly HistoryEntry[];
+  /** What goes on beside: hooks that hang or failed. */
+  readonly beside: readonly string[];
 }
 
 type Told = Pick<Why, 'state' | 'now' | 'data' | 'ifThisNodeDies' | 'ifPeerDies' | 'next'>;
@@ -460,7 +462,8 @@ function toldOf(facts: WhyFacts, names: Names): Told {
 }
 
 export function whyOf(facts: WhyFacts): Why {
-  const { name, node, history } = facts;
+  const { name, node, history, beside } = facts;
   const role = roleOf(facts.state);
-  return { name, node, role, ...toldOf(facts, namesOf(facts)), history: [...history] };
+  const told = toldOf(facts, namesOf(facts));
+  return { name, node, role, ...told, now: [...told.now, ...beside], history: [...history] };
 }

@@ -35,6 +35,7 @@ function ask(changes: Partial<WhyFacts>): Why {
     last: undefined,
     disk: WHOLE,
     history: [],
+    beside: [],
     ...changes,
   });
   told.push(answer);
@@ -112,6 +113,9 @@ why('in sync: nothing to do, and the modes differ in what is lost', () => {
   assert.is(answer.data.complete, true);
   assert.equal(answer.next.steps, []);
   assert.match(answer.ifThisNodeDies, /lost is nothing that was acknowledged$/);
+  const hook = 'the last hook failed: exit code 1';
+  const beside = primary({ status: 'complete', state: 'in-sync' }, { beside: [hook] });
+  assert.is(beside.now.at(-1), hook);
   assert.match(inSync('memsync').ifThisNodeDies, 'unless that node fails, too');
   assert.match(inSync('async').ifThisNodeDies, 'had not reached it');
 });
