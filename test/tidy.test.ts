@@ -258,6 +258,21 @@ tidy('docs/scenarios.md names only tests that exist', () => {
   expectNone(complaints);
 });
 
+tidy('docs/failover.md names only tests that exist', () => {
+  const tests = [...filesUnder('test', /\.test\.ts$/), ...filesUnder('test/native', /_test\.cc$/)]
+    .map((file) => linesOf(file).join('\n'))
+    .join('\n');
+  const complaints: string[] = [];
+  for (const [index, line] of linesOf('docs/failover.md').entries()) {
+    if (!line.startsWith('|')) continue;
+    for (const [, name] of (line.split('|')[3] ?? '').matchAll(/"([^"]+)"/g)) {
+      if (tests.includes(`'${name}'`) || tests.includes(`"${name}"`)) continue;
+      complaints.push(`docs/failover.md:${index + 1}: there is no test "${name}"`);
+    }
+  }
+  expectNone(complaints);
+});
+
 tidy('the lock file names no registry host', () => {
   expectNone(linesOf('package-lock.json').filter((line) => line.includes('"resolved": "http')));
 });

@@ -52,7 +52,7 @@ export function isCompiled(): boolean {
 const compiled = isCompiled();
 
 /** Node's arguments for a program: as installed, or else from the source. */
-function program(name: 'hastd' | 'hastctl'): string[] {
+export function program(name: 'hastd' | 'hastctl'): string[] {
   if (compiled) return [join(ROOT, `dist/bin/${name}.js`)];
   return ['--import', import.meta.resolve('tsx'), join(ROOT, `src/bin/${name}.ts`)];
 }

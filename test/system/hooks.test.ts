@@ -7,6 +7,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { until, withDeadline } from '../helper/deadline.ts';
 import { HookLog } from '../helper/hook-log.ts';
+import { cutInSynchronisation } from '../helper/interrupt.ts';
 import { type Node, noPair, Pair, Process, withPair } from '../helper/pair.ts';
 import { unless } from '../helper/skip.ts';
 
@@ -33,21 +34,6 @@ async function write(node: Node, at: number, bytes: Uint8Array): Promise<void> {
 
 async function writeMuch(node: Node): Promise<void> {
   for (let at = 0; at < 24; at += 4) await write(node, at * MIB, randomBytes(4 * MIB));
-}
-
-/** Cuts the link as soon as a synchronisation has begun, so that it cannot end. */
-async function cutInSynchronisation(pair: Pair, from: Node): Promise<void> {
-  const start = from.output.length;
-  const begun = () => /Synchroni[sz]ation started/.test(from.output.slice(start));
-  from.onOutput = () => {
-    if (begun()) pair.silence();
-  };
-  pair.heal();
-  await until('a synchronisation', 30_000, begun);
-  from.onOutput = undefined;
-  pair.cut();
-  pair.heal();
-  pair.cut();
 }
 
 add(
