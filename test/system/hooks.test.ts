@@ -120,7 +120,8 @@ add(
       await a.inSync();
       atA = await onA.are(['role data secondary primary', 'connect data'], atA);
       atB = await onB.are(['connect data'], atB);
-      (await a.worker()).signal('SIGTERM');
+      // Not the newest child, which may be a hook.
+      new Process((await a.stats()).pid).signal('SIGTERM');
       atA = await onA.are(['disconnect data', 'role data primary init'], atA);
       atB = await onB.are(['disconnect data'], atB);
 
