@@ -112,6 +112,17 @@ ${more}
     if (this.mounted) await this.#run('umount', '-l', this.mountPoint);
     await this.adapter('down');
     assert.equal([this.mounted, loopsBelow(this.#base)], [false, []]);
+    assert.not.ok(this.#loopIsAttached(), 'no loop device stays');
+  }
+
+  /** By the kernel's number for that use of it: its path is gone with the server. */
+  #loopIsAttached(): boolean {
+    const record = `${this.#base}/fuse.loop`;
+    if (!existsSync(record)) return false;
+    const [device = '', use] = readFileSync(record, 'utf8').trim().split(' ');
+    const block = device.replace('/dev/', '/sys/block/');
+    if (!existsSync(`${block}/loop`) || !existsSync(`${block}/diskseq`)) return false;
+    return readFileSync(`${block}/diskseq`, 'utf8').trim() === use;
   }
 
   #run(file: string, ...args: readonly string[]): Promise<Ended> {

@@ -150,6 +150,7 @@ add(
   onStage(async (stage) => {
     await stage.switch('primary');
     stage.calls();
+    stage.set('conf', `${readFileSync(`${stage.directory}/conf`, 'utf8')}busy_seconds=1\n`);
     stage.set('busy');
     assert.is((await stage.switch('secondary')).code, 0);
     const calls = stage.calls();
@@ -332,7 +333,7 @@ add(
       assert.match(hanging.stderr, 'role primary was not taken');
     },
     ['data'],
-    'umount_seconds=1 service_seconds=1 role_seconds=1',
+    'umount_seconds=1 busy_seconds=1 service_seconds=1 role_seconds=1',
   ),
 );
 
