@@ -454,7 +454,8 @@ void World::begin_serving(int node) {
   served_[node] = true;
   const uint32_t own = has(node);
   const bool alone = !n.primary()->stats().complete;
-  const uint32_t lacking = promised_ & fell_[node] & ~own;
+  // One that is a target waits for its peer with all that it lacks.
+  const uint32_t lacking = n.extra().sync_target ? 0 : promised_ & fell_[node] & ~own;
   if (alone && lacking != 0 && !forced_[node] && pair_.options.original_node != node) {
     findings_.push_back({"leads alone, without what its own power cut took",
                          (lacking & ~copying_) == 0 ? kPass : ""});
@@ -473,6 +474,19 @@ uint32_t World::has(int node) const {
     // All bytes of it are the same: each is like the one before.
     const bool even = std::memcmp(block.data(), block.data() + 1, kBlock - 1) == 0;
     if (even && block[0] == static_cast<std::byte>(i + 1)) set |= 1u << i;
+  }
+  return set;
+}
+
+/// Blocks that are not the same on both; a write that failed may have left a part of one.
+uint32_t World::differing() const {
+  World& self = const_cast<World&>(*this);
+  const ConstBytes left = self.pair_.a().data();
+  const ConstBytes right = self.pair_.b().data();
+  uint32_t set = 0;
+  for (unsigned i = 0; i < kBlocks; ++i) {
+    const std::size_t at = std::size_t{i} * kBlock;
+    if (std::memcmp(left.data() + at, right.data() + at, kBlock) != 0) set |= 1u << i;
   }
   return set;
 }
@@ -674,7 +688,7 @@ void World::check() {
   const int primary = primary_of_pair();
   if (primary < 0 || pair_.link_down() || !pair_.node(primary).primary()->stats().complete) return;
   if (!in_sync(primary)) return;
-  if (!pair_.equal()) find("in sync, and not equal", a ^ b);
+  if (!pair_.equal()) find("in sync, and not equal", differing());
   if (const uint32_t gone = promised_ & ~has(primary)) {
     find("in sync, without what was promised", gone);
   }

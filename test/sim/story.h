@@ -112,6 +112,7 @@ class World {
   bool in_sync(int primary) const;
   int primary_of_pair() const;
   uint32_t has(int node) const;
+  uint32_t differing() const;
   uint64_t fingerprint() const;
   std::string half(int me) const;
   void find(const std::string& what, uint32_t gone = 0);
