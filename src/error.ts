@@ -43,3 +43,9 @@ export class HastError extends Error {
 export function isErrorCode(word: string): word is ErrorCode {
   return Object.hasOwn(ERROR_CODES, word);
 }
+
+/** What was thrown, as a failure to be told; anything else than ours is a bug. */
+export function asHastError(error: unknown): HastError {
+  if (error instanceof HastError) return error;
+  return new HastError('INTERNAL', { message: String(error), cause: error });
+}

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 namespace hast::binding {
@@ -149,7 +150,8 @@ class Filter {
  public:
   Filter() {
     load(offsetof(seccomp_data, arch));
-    unless_equal(kArchitecture, [this] { answer(SECCOMP_RET_ERRNO | EPERM); });
+    code_.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kArchitecture, 1, 0));
+    answer(SECCOMP_RET_ERRNO | EPERM);
     load(offsetof(seccomp_data, nr));
     for (const int number : kAllowed) on(number, SECCOMP_RET_ALLOW);
     for (const int number : kNotFound) on(number, SECCOMP_RET_ERRNO | ENOENT);
@@ -175,14 +177,6 @@ class Filter {
   }
   void answer(uint32_t what) { code_.push_back(BPF_STMT(BPF_RET | BPF_K, what)); }
 
-  template <typename Then>
-  void unless_equal(uint32_t value, Then then) {
-    const std::size_t jump = code_.size();
-    code_.push_back({});
-    then();
-    const auto over = static_cast<uint8_t>(code_.size() - jump - 1);
-    code_[jump] = BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, over, 0);
-  }
   template <typename Then>
   void if_equal(uint32_t value, Then then) {
     const std::size_t jump = code_.size();

@@ -5,7 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import * as v from 'valibot';
-import { HastError } from '../error.ts';
+import { asHastError, HastError } from '../error.ts';
 import { EventStream } from './event-stream.ts';
 import { metricsText } from './metrics.ts';
 import {
@@ -225,9 +225,7 @@ const STATUS_OF: Readonly<Record<string, number>> = {
 };
 
 export function failureOf(error: unknown): { readonly status: number; readonly body: Failure } {
-  const known =
-    error instanceof HastError ? error : new HastError('INTERNAL', { message: String(error) });
-  const { code, message, hint, exit } = known;
+  const { code, message, hint, exit } = asHastError(error);
   const body: Failure = { code, message, exit, ...(hint === undefined ? {} : { hint }) };
   return { status: STATUS_OF[code] ?? 500, body };
 }

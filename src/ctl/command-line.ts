@@ -36,15 +36,7 @@ export interface RoleCommand extends Common {
   readonly ifUnused: boolean;
 }
 export interface ShowCommand extends Common {
-  readonly verb: 'list' | 'dump';
-  readonly json: boolean;
-}
-export interface WhyCommand extends Common {
-  readonly verb: 'why';
-  readonly json: boolean;
-}
-export interface ReloadCommand extends Common {
-  readonly verb: 'reload';
+  readonly verb: 'list' | 'dump' | 'why' | 'reload';
   readonly json: boolean;
 }
 export interface StatusCommand extends Common {
@@ -53,13 +45,7 @@ export interface StatusCommand extends Common {
   /** Milliseconds between two looks; undefined: one look. */
   readonly watchMs: number | undefined;
 }
-export type CtlCommand =
-  | CreateCommand
-  | RoleCommand
-  | ShowCommand
-  | StatusCommand
-  | WhyCommand
-  | ReloadCommand;
+export type CtlCommand = CreateCommand | RoleCommand | ShowCommand | StatusCommand;
 
 const DEFAULT_CONFIG = '/etc/hast.conf';
 const U32_MAX = 2n ** 32n - 1n;

@@ -2,6 +2,7 @@
  * What hastctl prints on its standard output: the text that scripts know, or JSON.
  * The formatters are pure; `print` alone writes. Messages to a person go through log.ts.
  */
+import { once } from 'node:events';
 import type { WriteStream } from 'node:tty';
 import type { ResourceReport } from '../control/client.ts';
 import {
@@ -285,15 +286,7 @@ export async function withOutlet<T>(
   }
 }
 
-function written(stream: WriteStream, text: string, over: AbortSignal): Promise<void> {
-  if (over.aborted || stream.write(text)) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = () => {
-      stream.off('drain', done);
-      over.removeEventListener('abort', done);
-      resolve();
-    };
-    stream.on('drain', done);
-    over.addEventListener('abort', done);
-  });
+async function written(stream: WriteStream, text: string, over: AbortSignal): Promise<void> {
+  if (over.aborted || stream.write(text)) return;
+  await once(stream, 'drain', { signal: over }).catch(() => {});
 }

@@ -13,6 +13,15 @@ export function unknownToDaemon(): HastError {
   });
 }
 
+/** Each once. Only a leading `all` means all; later it is a name like any other. */
+export async function namesOf(
+  { client }: Context,
+  names: readonly string[],
+): Promise<readonly string[]> {
+  if (names[0] !== 'all') return [...new Set(names)];
+  return (await client.resources()).map(({ name }) => name);
+}
+
 /**
  * What the daemon says of the named resources, in the order of the names; of all of them when the
  * first name is `all` or there is none. One question, whatever the number of names.

@@ -1,5 +1,6 @@
 /** How a resource came to its present state: its last transitions, in memory. */
 import type { HistoryEntry } from '../control/protocol.ts';
+import { EXIT } from '../exit.ts';
 import type { EngineEventName, EngineStats } from '../native.ts';
 import type { Role, WorkerEnd } from './role.ts';
 import { saidOf } from './worker-end.ts';
@@ -31,9 +32,6 @@ function bounded(detail: Detail): Detail {
     ]),
   );
 }
-
-/** Of a secondary whose primary is gone. */
-const PEER_GONE = 75;
 
 export class History {
   readonly #stats: () => Promise<EngineStats | null>;
@@ -69,7 +67,7 @@ export class History {
   ended(role: Role, { exit, signal, code, text }: WorkerEnd): void {
     if (exit === 0 && text === '') return;
     // Of a secondary the end tells why the connection is gone.
-    const gone = role === 'secondary' && exit === PEER_GONE && text !== '';
+    const gone = role === 'secondary' && exit === EXIT.tempFail && text !== '';
     if (gone && this.#amend('disconnect', { text })) return;
     this.add('worker-end', { exit: exit ?? '', signal: signal ?? '', code, text });
   }

@@ -5,6 +5,8 @@
  * here knows of processes, timers or sockets. A role is `taken` when the effect `settle` says so.
  */
 
+import { EXIT } from '../exit.ts';
+
 export type Role = 'init' | 'primary' | 'secondary';
 
 /** Where a resource is between two events. */
@@ -95,7 +97,6 @@ export interface Step {
   readonly effects: readonly RoleEffect[];
 }
 
-const TEMPORARY = 75;
 /** A worker that lived this long has not crashed in a row with the one before. */
 const CRASH_ROW_MS = 60_000;
 const BACKOFF_FIRST_MS = 1000;
@@ -128,7 +129,7 @@ export function backoffMs(crashes: number): number {
 
 /** Whether the end was an accident after which the same role is tried again. */
 export function isCrash(end: WorkerEnd): boolean {
-  return end.signal !== null || end.exit === TEMPORARY;
+  return end.signal !== null || end.exit === EXIT.tempFail;
 }
 
 function describe(end: WorkerEnd): string {
@@ -237,7 +238,7 @@ function sessionEnded({ end }: Event<'ended'>, asked: boolean): Step {
       { type: 'log', level: 'error', text },
     );
   }
-  if (end.exit === TEMPORARY || asked) return stay({ phase: 'secondary' });
+  if (end.exit === EXIT.tempFail || asked) return stay({ phase: 'secondary' });
   // What a peer said is no reason to give up the role: any host with its address could say it.
   if (end.code.startsWith('PEER_')) {
     const text = `The primary was refused: ${end.text}`;
@@ -410,7 +411,7 @@ const TABLE: Table = {
     ended: ({ from, to, force, fallback }, { end, now }) => {
       const effects: RoleEffect[] = [];
       // A secondary whose primary has just gone: that, and no accident, is what it ends with.
-      const gone = from === 'secondary' && end.exit === TEMPORARY;
+      const gone = from === 'secondary' && end.exit === EXIT.tempFail;
       if (end.exit !== 0 && !gone) {
         const text = `Worker did not end in order: ${describe(end)}.`;
         effects.push({ type: 'keep', end }, { type: 'log', level: 'warning', text });

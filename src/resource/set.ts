@@ -1,13 +1,14 @@
 /** All resources of this node, in the order of the configuration, and another one of them. */
 import type { Changes } from '../config/changes.ts';
 import type { Resource } from '../config/config.ts';
-import { HastError } from '../error.ts';
+import type { Change } from '../control/protocol.ts';
+import { asHastError, type HastError } from '../error.ts';
 import { type Reloading, Supervisor, type SupervisorDeps } from './supervisor.ts';
 
 /** What a reload did with a resource; those that stayed as they were are not told of. */
 export interface ResourceChange {
   readonly name: string;
-  readonly change: 'added' | 'removed' | 'restarted' | 'in-place';
+  readonly change: Change;
   /** Words of hast.conf(5) whose values differ. */
   readonly words: readonly string[];
   /** Why the resource does not have the role that it had; null when all went well. */
@@ -108,11 +109,6 @@ async function remove(supervisor: Supervisor): Promise<ResourceChange> {
   }
 }
 
-function changeOf(way: Changes['way']): ResourceChange['change'] {
+function changeOf(way: Changes['way']): Change {
   return way === 'restart' ? 'restarted' : 'in-place';
-}
-
-function asHastError(error: unknown): HastError {
-  if (error instanceof HastError) return error;
-  return new HastError('INTERNAL', { message: String(error), cause: error });
 }

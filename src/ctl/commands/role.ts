@@ -3,18 +3,12 @@ import type { RoleAnswer } from '../../control/protocol.ts';
 import { HastError } from '../../error.ts';
 import type { RoleCommand } from '../command-line.ts';
 import { type Context, exitOf, firstExit, tell } from '../context.ts';
-import { unknownToDaemon } from '../reports.ts';
+import { namesOf, unknownToDaemon } from '../reports.ts';
 
 interface Change {
   readonly name: string;
   readonly answer?: RoleAnswer;
   readonly error?: unknown;
-}
-
-/** Only a leading `all` means all; later it is a name like any other. */
-async function namesOf(command: RoleCommand, { client }: Context): Promise<readonly string[]> {
-  if (command.names[0] !== 'all') return [...new Set(command.names)];
-  return (await client.resources()).map(({ name }) => name);
 }
 
 async function change(name: string, command: RoleCommand, { client }: Context): Promise<Change> {
@@ -42,7 +36,7 @@ function report({ name, answer, error }: Change, { log }: Context): void {
  * Changes the roles of many resources at the same time. @returns the exit code of the first failure
  */
 export async function role(command: RoleCommand, context: Context): Promise<number> {
-  const names = await namesOf(command, context);
+  const names = await namesOf(context, command.names);
   const changes = await inParallel(names, (name) => change(name, command, context));
   const unreached = changes.find(
     ({ error }) => error instanceof HastError && error.code === 'CTL_CONNECT',

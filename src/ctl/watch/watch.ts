@@ -3,6 +3,7 @@
  * the one before, elsewhere a line for what has changed.
  */
 import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ResourceReport } from '../../control/client.ts';
 import { HastError } from '../../error.ts';
 import type { StatusCommand } from '../command-line.ts';
@@ -55,17 +56,8 @@ function rowsOf({ reports, paces }: Seen): Row[] {
 }
 
 /** A moment in which nothing happens, unless somebody wants the end. */
-function pause(ms: number, over: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      over.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    over.addEventListener('abort', done);
-    if (over.aborted) done();
-  });
+async function pause(ms: number, over: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal: over }).catch(() => {});
 }
 
 // ---- The three ways of showing ----------------------------------------------------------------

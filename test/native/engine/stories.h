@@ -126,10 +126,9 @@ inline void die_ahead(Pair& pair) {
   pair.a().crash();
 }
 
-/// Node a starts alone, flushes and loses power; its block must still be there when both are back.
-inline void survives_flushed_alone(Pair& pair) {
-  pair.a().become_primary();
-  CHECK(pair.run_until_serving(pair.a()));
+/// Node a, which is primary alone, flushes and loses power; its block must still be there when both
+/// are back.
+inline void survives_flushed(Pair& pair) {
   CHECK_EQ(pair.flush(pair.a()), 0);
   pair.a().power_cut(0);
   pair.mend();
@@ -139,6 +138,13 @@ inline void survives_flushed_alone(Pair& pair) {
   CHECK(read_back(pair, pair.a(), 4096, 4096) == pattern(7, 4096));
   CHECK(pair.settle(pair.a()));
   CHECK(pair.equal());
+}
+
+/// The same of a node that starts alone before.
+inline void survives_flushed_alone(Pair& pair) {
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  survives_flushed(pair);
 }
 
 /// Writes of a client that never rests, to so many extents in turn.
