@@ -26,6 +26,9 @@ export const FailureSchema = v.object({
 });
 export type Failure = v.InferOutput<typeof FailureSchema>;
 
+/** Why something is not as it should be, and what hastctl ends with for it. */
+const ReasonSchema = v.object({ code: v.string(), message: v.string(), exit: v.number() });
+
 export const RoleAnswerSchema = v.object({
   name: v.string(),
   previous: RoleSchema,
@@ -47,7 +50,7 @@ export const ReloadAnswerSchema = v.object({
       /** Statements whose values differ. */
       statements: v.array(v.string()),
       /** Why the resource does not have the role that it had. */
-      error: v.nullable(v.object({ code: v.string(), message: v.string(), exit: v.number() })),
+      error: v.nullable(ReasonSchema),
     }),
   ),
   /** Global statements that differ. */
@@ -59,7 +62,7 @@ export type ReloadAnswer = v.InferOutput<typeof ReloadAnswerSchema>;
 
 // The log and hastctl tell it in the same words.
 
-type Change = ReloadAnswer['resources'][number]['change'];
+export type Change = ReloadAnswer['resources'][number]['change'];
 
 const DONE: Readonly<Record<Change, string>> = {
   added: 'added',
@@ -117,6 +120,22 @@ export const WorkerSchema = v.object({
 });
 export type WorkerStatus = v.InferOutput<typeof WorkerSchema>;
 
+/** Is a worker's reason that both copies were written to? */
+export function isSplitBrain(reason: string): boolean {
+  return reason.startsWith('Split-brain condition!');
+}
+
+/** What the peer says no with, or what both must agree on; src-native/engine/connector.cc. */
+const REFUSAL = new RegExp(
+  '^(Remote node acts|Resource|No access|Authentication|The secondary|sizes differ|' +
+    'the peer (has no|could not prove))',
+);
+
+/** Is a worker's reason that the peer answers and refuses? */
+export function isRefusal(reason: string): boolean {
+  return REFUSAL.test(reason);
+}
+
 /** `GET /v1/resources/NAME`, and each element of `GET /v1/resources` ({resources: [...]}). */
 export const ResourceSchema = v.object({
   name: v.string(),
@@ -132,7 +151,7 @@ export const ResourceSchema = v.object({
   /** Why the resource is in this state and which command comes next; empty when all is well. */
   notes: v.array(v.string()),
   /** The last failure of a worker, kept until the next role change. */
-  lastError: v.nullable(v.object({ code: v.string(), message: v.string(), exit: v.number() })),
+  lastError: v.nullable(ReasonSchema),
   /** The programs of `exec`. */
   hooks: v.object({
     /** Event and arguments of the one that runs now. */

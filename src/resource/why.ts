@@ -3,7 +3,13 @@
  * each node's end would cost now, and the next command. Pure; the sentences about reasons are those
  * of notes.ts, and a command that loses data says which.
  */
-import type { HistoryEntry, Step, Why } from '../control/protocol.ts';
+import {
+  type HistoryEntry,
+  isRefusal,
+  isSplitBrain,
+  type Step,
+  type Why,
+} from '../control/protocol.ts';
 import type { EngineStats } from '../native.ts';
 import { formatDuration, humanize } from '../units.ts';
 import type { DiskFacts } from './disk-facts.ts';
@@ -32,12 +38,6 @@ type Told = Pick<Why, 'state' | 'now' | 'data' | 'ifThisNodeDies' | 'ifPeerDies'
 type Data = Why['data'];
 
 const NOTHING_TO_DO: Why['next'] = { text: 'nothing needs to be done', steps: [] };
-const SPLIT = /^Split-brain condition!/;
-/** What the peer says no with, or what both must agree on; src-native/engine/connector.cc. */
-const REFUSAL = new RegExp(
-  '^(Remote node acts|Resource|No access|Authentication|The secondary|sizes differ|' +
-    'the peer (has no|could not prove))',
-);
 
 /** How the sentences name things. */
 interface Names {
@@ -133,7 +133,7 @@ function failed(facts: WhyFacts, names: Names, last: WorkerEnd): Told {
   const wanted = facts.history.findLast(({ event }) => event === 'role-failed')?.detail.role;
   const role = wanted === 'primary' ? 'primary' : 'secondary';
   const advice = adviceFor(name, last.text);
-  if (SPLIT.test(last.text)) return split(facts, names);
+  if (isSplitBrain(last.text)) return split(facts, names);
   return {
     state: 'failed',
     now: [
@@ -166,7 +166,7 @@ function unroled(facts: WhyFacts, names: Names): Told {
 function waiting(facts: WhyFacts, names: Names): Told {
   const { name, there } = names;
   const { last, disk } = facts;
-  if (last !== undefined && SPLIT.test(last.text)) return split(facts, names);
+  if (last !== undefined && isSplitBrain(last.text)) return split(facts, names);
   const takeOver = losing(
     'what was written there and is not here; both would be written apart if it is alive after all',
     step(
@@ -387,7 +387,7 @@ function stale(stats: EngineStats, names: Names): Told {
 function alone(facts: WhyFacts, stats: EngineStats, names: Names): Told {
   const { name, there } = names;
   const { reason } = stats;
-  const refused = REFUSAL.test(reason);
+  const refused = isRefusal(reason);
   const left = stats.syncBytesLeft;
   const wrong = flaw(facts.disk);
   const lacks =
@@ -421,7 +421,7 @@ function alone(facts: WhyFacts, stats: EngineStats, names: Names): Told {
 
 function primary(facts: WhyFacts, stats: EngineStats, names: Names): Told {
   const attached = stats.status === 'complete';
-  if (!attached && SPLIT.test(stats.reason)) return split(facts, names);
+  if (!attached && isSplitBrain(stats.reason)) return split(facts, names);
   if (stats.localStale) return stale(stats, names);
   switch (stats.state) {
     case 'in-sync':

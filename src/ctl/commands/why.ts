@@ -1,9 +1,9 @@
 import { inParallel } from '../../control/client.ts';
 import type { Why } from '../../control/protocol.ts';
 import { HastError } from '../../error.ts';
-import type { WhyCommand } from '../command-line.ts';
+import type { ShowCommand } from '../command-line.ts';
 import { type Context, firstExit, tell } from '../context.ts';
-import { unknownToDaemon } from '../reports.ts';
+import { namesOf, unknownToDaemon } from '../reports.ts';
 
 /** What the daemon says of why one resource is as it is, or that it says nothing. */
 export type WhyReport =
@@ -22,10 +22,9 @@ async function report(name: string, { client }: Context): Promise<WhyReport> {
 }
 
 /** Why resources are as they are. @returns the exit code of the first that has no answer */
-export async function why(command: WhyCommand, context: Context): Promise<number> {
-  const all = command.names[0] === 'all';
-  const names = all ? (await context.client.resources()).map(({ name }) => name) : command.names;
-  const reports = await inParallel([...new Set(names)], (name) => report(name, context));
+export async function why(command: ShowCommand, context: Context): Promise<number> {
+  const names = await namesOf(context, command.names);
+  const reports = await inParallel(names, (name) => report(name, context));
   context.print(context.format.why(reports));
   for (const each of reports) {
     if ('error' in each) tell(context.log.child(each.name), each.error);

@@ -1,6 +1,6 @@
 /** What the live view says of one resource, before anybody lays it out: pure. */
 import type { ResourceReport } from '../../control/client.ts';
-import type { ResourceStatus } from '../../control/protocol.ts';
+import { isRefusal, isSplitBrain, type ResourceStatus } from '../../control/protocol.ts';
 import { type Pace, progressOf, secondsLeft } from './pace.ts';
 
 export type Mood = 'good' | 'busy' | 'bad';
@@ -27,12 +27,9 @@ export interface Row {
 
 type Verdict = Pick<Row, 'peer' | 'mood' | 'weight'>;
 
-const SPLIT = /^Split-brain condition!/;
-const REFUSED = /^(Remote node acts|Resource|No access|Authentication|The secondary|sizes differ)/;
-
 function verdictOf({ role, lastError, worker }: ResourceStatus): Verdict {
   const said = worker?.reason || (lastError?.message ?? '');
-  if (SPLIT.test(said) && worker?.status !== 'complete') {
+  if (isSplitBrain(said) && worker?.status !== 'complete') {
     return { peer: 'split', mood: 'bad', weight: 9 };
   }
   if (role === 'init') {
@@ -52,7 +49,7 @@ function verdictOf({ role, lastError, worker }: ResourceStatus): Verdict {
     case 'syncing':
       return { peer: 'syncing', mood: 'busy', weight: 3 };
     case 'degraded':
-      return { peer: REFUSED.test(said) ? 'refused' : 'away', mood: 'bad', weight: 6 };
+      return { peer: isRefusal(said) ? 'refused' : 'away', mood: 'bad', weight: 6 };
     case 'connecting':
       return { peer: 'starting', mood: 'busy', weight: 4 };
     case 'stopping':

@@ -229,6 +229,8 @@ view('every state has a word', () => {
   assert.is(primary({ state: 'connecting' }), 'starting');
   assert.is(primary({ state: 'stopping' }), 'ending');
   assert.is(primary({ reason: 'Remote node acts as primary' }), 'refused');
+  const unproven = 'the peer could not prove that it knows the secret';
+  assert.is(primary({ reason: unproven }), 'refused');
   assert.is(primary({ localStale: true }), 'away');
   assert.is(primary({ localStale: true, state: 'in-sync' }), 'disk');
   const error = new HastError('RESOURCE_UNKNOWN');
