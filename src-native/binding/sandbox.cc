@@ -161,7 +161,7 @@ class Filter {
     on_argument(__NR_prctl, 0, {PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE});
     on_argument(__NR_tgkill, 0, {static_cast<uint32_t>(getpid())});
     // Limits may be read, and not be set.
-    on_argument(__NR_prlimit64, 2, {0});
+    on_no_pointer(__NR_prlimit64, 2);
     on_clone();
     answer(SECCOMP_RET_ERRNO | EPERM);
   }
@@ -172,8 +172,9 @@ class Filter {
   void load(std::size_t at) {
     code_.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(at)));
   }
-  void load_argument(unsigned index) {
-    load(offsetof(seccomp_data, args) + index * sizeof(uint64_t));  // its low half
+  /// Half an argument, the low one first: so all machines here have it.
+  void load_argument(unsigned index, unsigned half = 0) {
+    load(offsetof(seccomp_data, args) + index * sizeof(uint64_t) + half * sizeof(uint32_t));
   }
   void answer(uint32_t what) { code_.push_back(BPF_STMT(BPF_RET | BPF_K, what)); }
 
@@ -192,6 +193,17 @@ class Filter {
     if_equal(static_cast<uint32_t>(number), [&] {
       load_argument(index);
       for (const uint32_t value : values) if_equal(value, [this] { answer(SECCOMP_RET_ALLOW); });
+      answer(SECCOMP_RET_ERRNO | EPERM);
+    });
+  }
+  /// An int is its low half; of a pointer both halves must be zero.
+  void on_no_pointer(int number, unsigned index) {
+    if_equal(static_cast<uint32_t>(number), [&] {
+      load_argument(index);
+      if_equal(0, [&] {
+        load_argument(index, 1);
+        if_equal(0, [this] { answer(SECCOMP_RET_ALLOW); });
+      });
       answer(SECCOMP_RET_ERRNO | EPERM);
     });
   }
