@@ -4,6 +4,7 @@ import { dirname, join, normalize } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { disagreements, silentStatements } from '../scripts/mutants/guards.ts';
+import { titlesOf } from './helper/titles.ts';
 
 const ROOT = new URL('..', import.meta.url).pathname;
 const GENERATED = ['src/error-codes.ts', 'src/config/grammar.js', 'src/config/grammar.d.ts'];
@@ -241,36 +242,78 @@ tidy('banned words are nowhere', () => {
   expectNone(complaints);
 });
 
-tidy('docs/scenarios.md names only tests that exist', () => {
-  const sentences = /\bTEST\(\w+,\s*"([^"]+)"\)/g;
-  const tests = filesUnder('test/native', /_test\.cc$/).flatMap((file) =>
-    [...linesOf(file).join('\n').matchAll(sentences)].map((match) => match[1]),
-  );
-  const complaints: string[] = [];
-  for (const [index, line] of linesOf('docs/scenarios.md').entries()) {
-    if (!line.startsWith('|')) continue;
-    for (const [, name] of line.matchAll(/"([^"]+)"/g)) {
-      if (tests.includes(name)) continue;
-      complaints.push(`docs/scenarios.md:${index + 1}: there is no test "${name}"`);
-    }
-  }
+/** Titles of all tests that `files` match. */
+function titlesUnder(files: RegExp): readonly RegExp[] {
+  return filesUnder('test', files).flatMap((file) => titlesOf(file) ?? []);
+}
+
+/** Lines of the tables of a page, without heads and rules. */
+function rowsOf(page: string): { readonly at: string; readonly cells: readonly string[] }[] {
+  return linesOf(page).flatMap((line, index, lines) => {
+    const isRow = line.startsWith('|') && !line.startsWith('|-');
+    if (!isRow || lines[index + 1]?.startsWith('|-')) return [];
+    const cells = line.split('|').slice(1, -1);
+    return [{ at: `${page}:${index + 1}`, cells: cells.map((cell) => cell.trim()) }];
+  });
+}
+
+function quotedIn(text: string): string[] {
+  return [...text.matchAll(/"([^"]+)"/g)].map(([, name = '']) => name);
+}
+
+/** Every name in quotes, in the cells that `choose` gives, is the title of a test. */
+function expectTitles(page: string, tests: readonly RegExp[], choose: (cell: number) => boolean) {
   assert.ok(tests.length > 100);
-  expectNone(complaints);
+  expectNone(
+    rowsOf(page).flatMap(({ at, cells }) =>
+      cells
+        .filter((_, cell) => choose(cell))
+        .flatMap(quotedIn)
+        .filter((name) => !tests.some((title) => title.test(name)))
+        .map((name) => `${at}: there is no test "${name}"`),
+    ),
+  );
+}
+
+tidy('docs/scenarios.md names only tests that exist', () => {
+  expectTitles('docs/scenarios.md', titlesUnder(/_test\.cc$/), () => true);
 });
 
 tidy('docs/failover.md names only tests that exist', () => {
-  const tests = [...filesUnder('test', /\.test\.ts$/), ...filesUnder('test/native', /_test\.cc$/)]
-    .map((file) => linesOf(file).join('\n'))
-    .join('\n');
-  const complaints: string[] = [];
-  for (const [index, line] of linesOf('docs/failover.md').entries()) {
-    if (!line.startsWith('|')) continue;
-    for (const [, name] of (line.split('|')[3] ?? '').matchAll(/"([^"]+)"/g)) {
-      if (tests.includes(`'${name}'`) || tests.includes(`"${name}"`)) continue;
-      complaints.push(`docs/failover.md:${index + 1}: there is no test "${name}"`);
+  const tests = titlesUnder(/(\.test\.ts|_test\.cc)$/);
+  expectTitles('docs/failover.md', tests, (cell) => cell === 2);
+});
+
+/** Rows that somebody is at work on; none of them stays. */
+const IN_WORK = 'in work';
+
+/** What is wrong with the proof of a row: `file` "title", "title"; `file` "title". */
+function complaintsAbout(proof: string): string[] {
+  if (proof === IN_WORK) return [];
+  const cited = [...proof.matchAll(/`([^`]+)`((?:[ ,]*"[^"]+")*)/g)];
+  if (cited.length === 0) return ['no test'];
+  return cited.flatMap(([, file = '', names = '']) => {
+    if (file.startsWith('golden/')) {
+      return existsSync(join(ROOT, 'test', `${file}.conf`))
+        ? []
+        : [`there is no test/${file}.conf`];
     }
-  }
-  expectNone(complaints);
+    const tests = titlesOf(`test/${file}`);
+    if (tests === undefined) return [`there is no test/${file}`];
+    const titles = quotedIn(names);
+    if (titles.length === 0) return [`no title of test/${file}`];
+    return titles
+      .filter((name) => !tests.some((title) => title.test(name)))
+      .map((name) => `test/${file} has no test "${name}"`);
+  });
+}
+
+tidy('docs/compatibility.md has a test for every statement, and only tests that exist', () => {
+  const rows = rowsOf('docs/compatibility.md');
+  assert.ok(rows.length > 100);
+  expectNone(
+    rows.flatMap(({ at, cells }) => complaintsAbout(cells.at(-1) ?? '').map((c) => `${at}: ${c}`)),
+  );
 });
 
 tidy('the lock file names no registry host', () => {

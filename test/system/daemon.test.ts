@@ -1,9 +1,21 @@
-import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as v from 'valibot';
-import { FailureSchema, ResourceListSchema, ResourceSchema } from '../../src/control/protocol.ts';
+import {
+  FailureSchema,
+  ReloadAnswerSchema,
+  ResourceListSchema,
+  ResourceSchema,
+} from '../../src/control/protocol.ts';
 import { decodeNv, encodeMessage } from '../../src/nv.ts';
 import { until, withDeadline } from '../helper/deadline.ts';
 import { writeComponent } from '../helper/fake-host.ts';
@@ -250,6 +262,23 @@ daemon(
 );
 
 daemon(
+  'a reload goes on with the addresses that it can have',
+  bench(async ({ directory, port, run, tcp }) => {
+    const hastd = run('-F');
+    await hastd.says(STARTED);
+    const path = `${directory}/hast.conf`;
+    const text = readFileSync(path, 'utf8');
+    writeFileSync(path, `${text}listen tcp4://192.0.2.1:${port}\n`);
+    const answer = await hastd.ask('POST', '/v1/reload', '');
+    const { warnings } = v.parse(ReloadAnswerSchema, answer.json());
+    assert.is(warnings.length, 1);
+    assert.match(warnings[0] ?? '', `tcp4://192.0.2.1:${port}`);
+    assert.match(hastd.output, `[WARNING] ${warnings[0]}`);
+    assert.ok((await firstMessage(tcp())).has('errmsg'), 'the other address still answers');
+  }),
+);
+
+daemon(
   'in the foreground it goes on when nobody reads its log any more, and ends in order',
   bench(async ({ run }) => {
     const hastd = run('-F');
@@ -273,15 +302,27 @@ daemon(
     const pid = Number(readFileSync(`${directory}/pid`, 'utf8'));
     assert.ok(pid > 0 && pid !== caller.child.pid);
     try {
+      assert.is(readlinkSync(`/proc/${pid}/cwd`), '/');
+      for (const fd of [0, 1, 2]) assert.is(readlinkSync(`/proc/${pid}/fd/${fd}`), '/dev/null');
+      const [, session] = /^\d+ \(.*\) \S+ \d+ \d+ (\d+)/.exec(
+        readFileSync(`/proc/${pid}/stat`, 'utf8'),
+      ) ?? [''];
+      assert.is(Number(session), pid, 'a session of its own');
       assert.is((await caller.ask('GET', '/v1/resources')).status, 200);
       const again = run();
       assert.is(await again.code(), 75);
       assert.match(again.output, `[ERROR] another hastd is running (pid ${pid})`);
+      // A reload finds the file by where the caller was, and moves the pid file.
+      const text = readFileSync(`${directory}/hast.conf`, 'utf8');
+      writeFileSync(`${directory}/hast.conf`, text.replace('/pid\n', '/pid2\n'));
+      process.kill(pid, 'SIGHUP');
+      await until('the new pid file', 10_000, () => !existsSync(`${directory}/pid`));
+      assert.is(readFileSync(`${directory}/pid2`, 'utf8'), `${pid}`);
     } finally {
       process.kill(pid, 'SIGTERM');
     }
     await until('its end', 20_000, () => !existsSync(`/proc/${pid}`));
-    assert.not(existsSync(`${directory}/pid`));
+    assert.not(existsSync(`${directory}/pid2`));
     assert.not(existsSync(`${directory}/ctl`));
   }),
 );

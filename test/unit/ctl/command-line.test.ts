@@ -14,6 +14,7 @@ const WRONG: readonly string[] = [
   '-h',
   '-d status',
   'start',
+  'stop',
   'constructor',
   'status -h',
   'status --help',

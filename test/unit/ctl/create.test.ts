@@ -109,8 +109,9 @@ function inPlace(
 
 for (const each of CASES) {
   const exit = REFUSED[each.name] ?? each.exit_status;
+  const outcome = exit === 0 ? 'to the byte' : `ends with ${exit}`;
   create(
-    `--layout hast: ${each.name}${exit === 0 ? ' to the byte' : ` ends with ${exit}`}`,
+    `--layout hast: ${each.name} ${outcome}`,
     withDeadline(120_000, () =>
       inTempdir(async (directory) => {
         const place = new Place(directory, Number(each.provider_size));
@@ -200,6 +201,15 @@ inPlace('an unknown name: 65, the others are made, the first failure decides', a
   const result = await place.run('create', 'nope', 'data');
   ended(result, 65, /^\[ERROR\] \[nope\] hast\.conf names no such resource \(it names data\)\n$/);
   assert.is((await place.run('dump', 'data')).exit, 0);
+  ended(await place.run('create', 'all'), 65, /^\[ERROR\] \[all\] hast\.conf names no such/);
+});
+
+inPlace('sizes of 0 are those that nobody named', async (place) => {
+  const sizes = async (...args: readonly string[]) => {
+    assert.is((await place.run('create', ...args, 'data')).exit, 0);
+    return (await place.run('dump')).stdout;
+  };
+  assert.is(await sizes('-m', '0', '-e', '0', '-k', '0'), await sizes());
 });
 
 inPlace('what cannot be opened: 66', async (place) => {
