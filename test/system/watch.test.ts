@@ -30,7 +30,9 @@ class Watcher {
     const words = [process.execPath, ...argumentsOf(node, [])];
     const command = words.map((word) => `'${word}'`).join(' ');
     const args = ['-q', '-e', '-c', `stty cols 60 rows 10; exec ${command}`, '/dev/null'];
-    return new Watcher('script', args, { TERM: 'xterm', NO_COLOR: '1', SHELL: '/bin/sh' });
+    // FORCE_COLOR, which a runner of tests may set, is stronger than NO_COLOR to Node.
+    const plain = { NO_COLOR: '1', FORCE_COLOR: undefined };
+    return new Watcher('script', args, { TERM: 'xterm', ...plain, SHELL: '/bin/sh' });
   }
 
   saw(what: RegExp): Promise<void> {
