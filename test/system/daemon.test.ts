@@ -98,6 +98,16 @@ daemon(
 );
 
 daemon(
+  'a pid file that cannot be had is a warning',
+  bench(async ({ directory, run }) => {
+    const hastd = run('-F', '-P', `${directory}/none/pid`);
+    await hastd.says(STARTED);
+    assert.match(hastd.output, `[WARNING] Cannot use the pid file ${directory}/none/pid: `);
+    assert.is((await hastd.ask('GET', '/v1/resources')).status, 200);
+  }),
+);
+
+daemon(
   'refuses bad requests and goes on',
   bench(async ({ run }) => {
     const hastd = run('-F');

@@ -23,10 +23,9 @@ for (const mode of MODES) {
     }),
   );
 
+  const promised = mode === 'async' ? 'flushed' : 'answered';
   unless(faults, unable)(
-    `${mode}: the heir of a killed primary has all that was ${
-      mode === 'async' ? 'flushed' : 'answered'
-    }, and both end equal`,
+    `${mode}: the heir of a killed primary has all that was ${promised}, and both end equal`,
     withDeadline(LIMIT_MS, async (signal) => {
       const report = await primaryFaults({ mode, cycles: 2, seconds: 0, mib: 16, signal });
       process.stdout.write(`\n${tableOf('primary', [report])}`);

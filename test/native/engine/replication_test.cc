@@ -118,7 +118,7 @@ TEST(replication, "a local write error moves all I/O to the peer and is remember
 TEST(replication, "every mode and a plain version 2, 1 or 0 peer work") {
   for (const Replication mode :
        {Replication::kFullsync, Replication::kMemsync, Replication::kAsync}) {
-    for (const uint8_t version : {uint8_t{2}, uint8_t{1}}) {
+    for (const uint8_t version : {uint8_t{2}, uint8_t{1}, uint8_t{0}}) {
       PairOptions options;
       options.replication = mode;
       options.original_peer = true;
