@@ -10,18 +10,21 @@ import type { ReloadAnswer } from './control/protocol.ts';
 import { type ControlBackend, ControlServer } from './control/server.ts';
 import { HastError } from './error.ts';
 import { type Logger, withReason } from './log.ts';
-import { type HostFunctions, native } from './native.ts';
+import { fdOf, type HostFunctions, native } from './native.ts';
 import { knock } from './peer/knock.ts';
 import { PeerListener, type PeerTable, type Relistening } from './peer/listener.ts';
 import { isAmong, Resolver, systemLookup } from './peer/resolver.ts';
 import { Pidfile } from './pidfile.ts';
 import { reloadAnswer, tellReload } from './reload.ts';
+import { adoptWorkers } from './resource/adoption.ts';
 import { DeviceClaims } from './resource/component.ts';
 import { hookStarter } from './resource/hooks.ts';
 import { verifyInstallation, workerEntry, workerLauncher } from './resource/process.ts';
 import { readSecret } from './resource/secret.ts';
 import { ResourceSet } from './resource/set.ts';
 import type { PeerAddresses, Supervisor } from './resource/supervisor.ts';
+import { WorkerFolder } from './resource/worker-folder.ts';
+import { programVersion } from './resource/worker-protocol.ts';
 
 export interface DaemonOptions {
   readonly config: string;
@@ -73,6 +76,9 @@ export class Daemon {
   readonly #said = new Set<string>();
   #pidfile: Pidfile | undefined;
   #controlMade = false;
+  #folder: WorkerFolder | undefined;
+  /** Some resources run as another hastd had been told to. */
+  #adopted = false;
   #refreshing: NodeJS.Timeout | undefined;
   #stopping: Promise<void> | undefined;
   /** Reloads are carried out one after the other. */
@@ -103,6 +109,7 @@ export class Daemon {
         entry: workerEntry(),
         user: () => this.#user,
         host: this.#host,
+        folder: () => this.#workerFolder(),
         once: (text) => this.#once(text),
       }),
       dropPeer: (name: string) => this.#listener.drop(name),
@@ -147,10 +154,32 @@ export class Daemon {
   async #open(): Promise<void> {
     const { control, listen } = this.#config;
     this.#raiseMemlock();
-    await this.#control.listen(this.#listenControl(control.path));
+    // From here on there is no second hastd; nobody is answered before the roles are known.
+    const listening = this.#listenControl(control.path);
     this.#controlMade = true;
+    this.#folder = WorkerFolder.open(WorkerFolder.pathFor(control.path), programVersion());
+    await this.#adopt(this.#folder);
     for (const address of listen) await this.#listener.listen(address);
+    await this.#control.listen(listening);
     this.#pidfile?.write(process.pid);
+  }
+
+  async #adopt(folder: WorkerFolder): Promise<void> {
+    const once = (text: string) => this.#once(text);
+    const found = await adoptWorkers({ host: this.#host, folder, log: this.#log, once });
+    this.#resources.adopt(found);
+    this.#adopted = found.adopted.length > 0;
+  }
+
+  /** What an adopted worker was not started with, and resources that are gone, as by a reload. */
+  async #catchUp(): Promise<void> {
+    const changes = await this.#resources.reload(this.#config.resources);
+    if (changes.length > 0) tellReload(this.#log, [], changes);
+  }
+
+  #workerFolder(): WorkerFolder {
+    if (this.#folder === undefined) throw new HastError('DAEMON_FOLDER');
+    return this.#folder;
   }
 
   /** To be called once the log goes where it stays. */
@@ -160,8 +189,11 @@ export class Daemon {
     for (const { text } of listen) this.#log.info(`Listening on address ${text}.`);
     this.#refreshing = setInterval(() => void this.#refresh(), REFRESH_MS).unref();
     void this.#refresh();
-    for (const { name, start } of resources)
-      if (start !== 'init') void this.#startRole(name, start);
+    for (const { name, start } of resources) {
+      const idle = this.#resources.get(name)?.role === 'init';
+      if (start !== 'init' && idle) void this.#startRole(name, start);
+    }
+    if (this.#adopted) this.#reloading = this.#catchUp();
   }
 
   /** Ends all workers in order, within a deadline, and leaves no file behind. */
@@ -264,7 +296,17 @@ export class Daemon {
       rmSync(before.control.path, { force: true });
     }
     const problems = (await relisten.commit()).map((error) => withReason('Reload', error));
-    return [...problems, ...this.#movePidfile(before.pidfile)];
+    return [...problems, ...this.#moveFolder(), ...this.#movePidfile(before.pidfile)];
+  }
+
+  #moveFolder(): readonly string[] {
+    const path = WorkerFolder.pathFor(this.#config.control.path);
+    try {
+      this.#folder?.move(path);
+      return [];
+    } catch (error) {
+      return [withReason(`Workers are not found by a later hastd in ${path}`, error)];
+    }
   }
 
   /** Only in the background and without -P. */
@@ -294,6 +336,7 @@ export class Daemon {
     this.#listener.close();
     this.#control.close();
     if (this.#controlMade) rmSync(this.#config.control.path, { force: true });
+    this.#folder?.remove();
   }
 
   /** Says a thing once, however many workers meet it. */
@@ -419,12 +462,6 @@ export class Daemon {
 function warningsOf(config: Config): readonly string[] {
   const all = [...config.warnings, ...partlyAvailable(config)];
   return all.map(({ at, text }) => `${at.file}:${at.line}:${at.column}: ${text}`);
-}
-
-/** Node keeps it to itself; undefined when it is closed. */
-function fdOf(socket: Socket): number | undefined {
-  const { fd } = (socket as unknown as { _handle?: { fd?: number } })._handle ?? {};
-  return fd === undefined || fd < 0 ? undefined : fd;
 }
 
 /** Whether the work was done within the time; it goes on otherwise. */

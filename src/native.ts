@@ -4,6 +4,7 @@
  * `engine`.
  */
 import { createRequire } from 'node:module';
+import type { Socket } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
@@ -47,6 +48,10 @@ export interface HostFunctions {
   /** Peer credentials of a connected UNIX socket. */
   peerCredentials(fd: number): { readonly pid: number; readonly uid: number; readonly gid: number };
   flock(fd: number): boolean;
+  /** A close-on-exec descriptor that means this process for ever; ESRCH when there is none. */
+  pidfdOpen(pid: number): number;
+  /** False when the process has ended. */
+  pidfdSignal(fd: number, signal: number): boolean;
   setTitle(title: string): void;
   syslogOpen(ident: string): void;
   syslog(priority: number, text: string): void;
@@ -270,7 +275,7 @@ export interface NativeModule {
 }
 
 /** The version of the interface above; an addon of another one is refused. */
-const INTERFACE_VERSION = 1;
+const INTERFACE_VERSION = 2;
 
 type Group = Readonly<Record<string, (...args: never[]) => unknown>>;
 type Addon = NativeModule & { readonly version: () => number };
@@ -297,6 +302,12 @@ export function errnoName(error: unknown): string | undefined {
   if (!(error instanceof HastError)) return undefined;
   const errno = (error.cause as NativeFailure | undefined)?.errno;
   return errno === undefined ? undefined : getSystemErrorName(-errno);
+}
+
+/** What host functions take of a socket. Node keeps it to itself; undefined when it is closed. */
+export function fdOf(socket: Socket): number | undefined {
+  const { fd } = (socket as unknown as { _handle?: { fd?: number } })._handle ?? {};
+  return fd === undefined || fd < 0 ? undefined : fd;
 }
 
 function guarded<T extends object>(group: T | undefined): T {

@@ -21,6 +21,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -412,6 +413,27 @@ Napi::Value peer_credentials(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// ---- Other processes -----------------------------------------------------------------------
+
+Napi::Value pidfd_open_js(const Napi::CallbackInfo& info) {
+  Arguments arguments(info, "pidfdOpen");
+  const auto pid = static_cast<pid_t>(arguments.integer(0, 1, std::numeric_limits<pid_t>::max()));
+  if (arguments.bad()) return info.Env().Undefined();
+  const long fd = syscall(SYS_pidfd_open, pid, 0);
+  if (fd < 0) return system_failure(info, "pidfd_open", std::to_string(pid));
+  return Napi::Number::New(info.Env(), static_cast<double>(fd));
+}
+
+Napi::Value pidfd_signal(const Napi::CallbackInfo& info) {
+  Arguments arguments(info, "pidfdSignal");
+  const int fd = arguments.descriptor(0);
+  const int signal = static_cast<int>(arguments.integer(1, 0, SIGRTMAX));
+  if (arguments.bad()) return info.Env().Undefined();
+  const bool done = syscall(SYS_pidfd_send_signal, fd, signal, nullptr, 0) == 0;
+  if (!done && errno != ESRCH) return system_failure(info, "pidfd_send_signal", "");
+  return Napi::Boolean::New(info.Env(), done);
+}
+
 // ---- The process ---------------------------------------------------------------------------
 
 /// The name that ps -o comm and pgrep show; the kernel keeps 15 bytes of it.
@@ -533,6 +555,8 @@ void register_host(Napi::Env env, Napi::Object exports) {
   add("listenTcp", listen_tcp);
   add("peerCredentials", peer_credentials);
   add("flock", flock_js);
+  add("pidfdOpen", pidfd_open_js);
+  add("pidfdSignal", pidfd_signal);
   add("setTitle", set_title);
   add("syslogOpen", syslog_open);
   add("syslog", syslog_js);

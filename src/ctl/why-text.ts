@@ -62,8 +62,12 @@ function saidOf({ event, detail }: HistoryEntry): string {
     }
     case 'split-brain':
       return 'split-brain seen: both nodes had been written to';
+    case 'adopted':
+      return `hastd was started again, and the running worker adopted (role ${detail.role})`;
     case 'worker-end': {
-      const how = part(detail.signal, (name) => ` by ${name}`) || ` with ${detail.exit ?? '?'}`;
+      const known = part(detail.signal, (name) => ` by ${name}`);
+      const how = known || part(detail.exit, (exit) => ` with ${exit}`);
+      if (how === '') return `the worker ended, and nobody knows how${reason}`;
       return `the worker was ended${how}${reason}`.replace('was ended with', 'ended with');
     }
     case 'reload': {

@@ -1,28 +1,22 @@
-/**
- * One worker process as its parent sees it: spawn, messages, deadlines, end. No role is known here.
- */
+/** Starts worker processes. No role is known here. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import type { Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import type { Resource } from '../config/config.ts';
 import { HastError } from '../error.ts';
 import type { Logger } from '../log.ts';
 import { withReason } from '../log.ts';
-import type { EngineEvent, EngineStats, EngineTuning, HostFunctions } from '../native.ts';
-import type { Role, WorkerEnd } from './role.ts';
-import { endOf, spawnFailed } from './worker-end.ts';
-import type { ParentMessage, WorkerMessage, WorkerSpec } from './worker-protocol.ts';
+import type { HostFunctions } from '../native.ts';
+import { Channel } from './channel.ts';
+import { spawnFailed } from './worker-end.ts';
+import type { WorkerFolder } from './worker-folder.ts';
+import { WORKER_LIMITS, type Worker, type WorkerHandlers, WorkerLink } from './worker-link.ts';
+import type { WorkerRun, WorkerSpec } from './worker-protocol.ts';
 
-export const WORKER_LIMITS = {
-  helloMs: 30_000,
-  statsMs: 2000,
-  /** After SIGTERM, and for the last messages of a worker that has ended. */
-  killMs: 10_000,
-  lastMessagesMs: 1000,
-  stderrLineChars: 1000,
-} as const;
-
+const DOOR_MODE = 0o600;
+const AS_IS = -1;
 /** Room for the title in the argument area: a process title is cut to its first length. */
 const TITLE_ROOM = 280;
 /** Most other processes go first when memory is short: a worker stands under somebody's disk. */
@@ -36,15 +30,19 @@ export interface WorkerSettings {
   readonly entry: string;
   /** Whom a worker runs as that starts now; null: whoever runs hastd. */
   readonly user: () => { readonly uid: number; readonly gid: number } | null;
-  readonly host: Pick<HostFunctions, 'setIoFlusher'>;
+  readonly host: Pick<HostFunctions, 'setIoFlusher' | 'listenUnix' | 'closeFd'>;
+  /** Where the workers' sockets are. */
+  readonly folder: () => WorkerFolder;
   /** Says a thing once in the life of the daemon. */
   readonly once: (text: string) => void;
 }
 
 export interface WorkerLaunch {
-  readonly resource: string;
-  readonly role: Exclude<Role, 'init'>;
+  readonly resource: Resource;
+  readonly role: WorkerRun['role'];
   readonly disk: number;
+  /** Its identity. */
+  readonly device: string;
   /** The export's listening socket, or connection 1. */
   readonly first: number | Socket;
   /** Connection 2 of a secondary. */
@@ -53,21 +51,6 @@ export interface WorkerLaunch {
   readonly log: Logger;
 }
 
-export interface WorkerHandlers {
-  readonly onEvent: (event: EngineEvent) => void;
-  /** Once, after the last event. */
-  readonly onEnd: (end: WorkerEnd) => void;
-}
-
-/** What the supervisor needs of a worker; a test may bring its own. */
-export interface Worker {
-  readonly pid: number;
-  reconfigure(tuning: EngineTuning): void;
-  kick(): void;
-  stats(): Promise<EngineStats>;
-  /** Asks, then insists: stop message, SIGTERM after `graceMs`, SIGKILL. */
-  stop(graceMs: number): void;
-}
 export type LaunchWorker = (launch: WorkerLaunch, handlers: WorkerHandlers) => Worker;
 
 export function titleOf(resource: string, role: string): string {
@@ -101,158 +84,24 @@ function environment(): NodeJS.ProcessEnv {
   return Object.fromEntries(kept);
 }
 
-function spawnWorker(settings: WorkerSettings, launch: WorkerLaunch): ChildProcess {
-  const { resource, role, disk, first, second } = launch;
-  const title = titleOf(resource, role);
+function spawnWorker(
+  settings: WorkerSettings,
+  { resource, role, disk, first, second }: WorkerLaunch,
+  door: number,
+): ChildProcess {
+  const title = titleOf(resource.name, role);
   const flusher = settings.host.setIoFlusher(true);
   if (!flusher)
     settings.once('The kernel refused PR_SET_IO_FLUSHER: memory pressure may stall I/O.');
   try {
     return spawn(process.execPath, [...HEAP_FLAGS, ...nodeFlags(), settings.entry, title], {
       argv0: title.padEnd(TITLE_ROOM),
-      stdio: ['ignore', 'ignore', 'pipe', 'ipc', disk, first, second ?? 'ignore'],
-      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'pipe', door, disk, first, second ?? 'ignore'],
       env: environment(),
       ...(settings.user() ?? {}),
     });
   } finally {
     if (flusher) settings.host.setIoFlusher(false);
-  }
-}
-
-class WorkerProcess implements Worker {
-  readonly #child: ChildProcess;
-  readonly #launch: WorkerLaunch;
-  readonly #handlers: WorkerHandlers;
-  readonly #once: (text: string) => void;
-  readonly #asked = new Map<number, (stats: EngineStats | null) => void>();
-  #nextId = 1;
-  #last: Extract<EngineEvent, { type: 'end' }> | undefined;
-  #problem: Error | undefined;
-  #over = false;
-  #stopping = false;
-  #timer: NodeJS.Timeout | undefined;
-
-  constructor(
-    child: ChildProcess,
-    launch: WorkerLaunch,
-    handlers: WorkerHandlers,
-    once: (text: string) => void,
-  ) {
-    this.#child = child;
-    this.#launch = launch;
-    this.#handlers = handlers;
-    this.#once = once;
-    child.on('message', (message) => this.#receive(message as WorkerMessage));
-    child.on('error', (error) => {
-      if (child.pid === undefined) this.#end(spawnFailed(error));
-      else this.#problem = error;
-    });
-    child.on('exit', (code, signal) => void this.#exited(code, signal));
-    if (child.stderr !== null) {
-      createInterface({ input: child.stderr }).on('line', (line) => {
-        if (line !== '') launch.log.error(line.slice(0, WORKER_LIMITS.stderrLineChars));
-      });
-    }
-    this.#timer = setTimeout(() => {
-      launch.log.error('Worker does not answer after its start, killing it.');
-      child.kill('SIGKILL');
-    }, WORKER_LIMITS.helloMs);
-  }
-
-  get pid(): number {
-    return this.#child.pid ?? 0;
-  }
-
-  reconfigure(tuning: EngineTuning): void {
-    this.#send({ kind: 'reconfigure', tuning });
-  }
-
-  kick(): void {
-    this.#send({ kind: 'kick' });
-  }
-
-  stats(): Promise<EngineStats> {
-    const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
-      const silent = (): void =>
-        reject(new HastError('WORKER_ENDED', { message: 'the worker does not answer' }));
-      const timer = setTimeout(() => {
-        this.#asked.delete(id);
-        silent();
-      }, WORKER_LIMITS.statsMs);
-      this.#asked.set(id, (stats) => {
-        clearTimeout(timer);
-        this.#asked.delete(id);
-        if (stats === null) silent();
-        else resolve(stats);
-      });
-      this.#send({ kind: 'stats', id });
-    });
-  }
-
-  stop(graceMs: number): void {
-    if (this.#over || this.#stopping) return;
-    this.#stopping = true;
-    this.#send({ kind: 'stop' });
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.#launch.log.warning('Worker does not stop, sending SIGTERM.');
-      this.#child.kill('SIGTERM');
-      this.#timer = setTimeout(() => {
-        this.#launch.log.error('Worker does not stop, killing it.');
-        this.#child.kill('SIGKILL');
-      }, WORKER_LIMITS.killMs);
-    }, graceMs);
-  }
-
-  #send(message: ParentMessage): void {
-    if (this.#over || !this.#child.connected) return;
-    // A channel that broke is followed by the worker's end, which tells more.
-    this.#child.send(message, () => {});
-  }
-
-  #receive(message: WorkerMessage): void {
-    switch (message.kind) {
-      case 'hello':
-        if (!this.#stopping) clearTimeout(this.#timer);
-        for (const what of message.refused) {
-          this.#once(`The kernel refused ${what}: workers are confined by the rest only.`);
-        }
-        // A worker that was asked to stop before it began has nothing to end.
-        if (this.#stopping) break;
-        this.#send({ kind: 'start', spec: this.#launch.spec, debug: this.#launch.log.debug });
-        break;
-      case 'engine':
-        if (message.event.type === 'end') this.#last = message.event;
-        else if (!this.#over) this.#handlers.onEvent(message.event);
-        break;
-      case 'stats':
-        this.#asked.get(message.id)?.(message.stats);
-        break;
-    }
-  }
-
-  /** The process is gone; what it said last may still be in the channel. */
-  async #exited(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
-    if (this.#child.connected) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, WORKER_LIMITS.lastMessagesMs);
-        this.#child.once('disconnect', () => {
-          clearTimeout(timer);
-          resolve();
-        });
-      });
-    }
-    this.#end(endOf(code, signal, this.#last, this.#problem));
-  }
-
-  #end(end: WorkerEnd): void {
-    if (this.#over) return;
-    this.#over = true;
-    clearTimeout(this.#timer);
-    for (const answer of this.#asked.values()) answer(null);
-    this.#handlers.onEnd(end);
   }
 }
 
@@ -267,10 +116,50 @@ function protect(pid: number, settings: WorkerSettings): void {
 /** Spawns workers. The descriptors stay open here: closing the parent's copies is the caller's. */
 export function workerLauncher(settings: WorkerSettings): LaunchWorker {
   return (launch, handlers) => {
-    const child = spawnWorker(settings, launch);
+    const { resource, role, device, spec, log } = launch;
+    const folder = settings.folder();
+    // The note first: a socket without one is found by nobody.
+    const remember = (as: Resource): void => folder.write({ role, device, resource: as });
+    remember(resource);
+    const path = folder.socketOf(resource.name);
+    const door = settings.host.listenUnix(path, DOOR_MODE, AS_IS, AS_IS);
+    let child: ChildProcess;
+    try {
+      child = spawnWorker(settings, launch, door);
+    } finally {
+      settings.host.closeFd(door);
+    }
     if (child.pid !== undefined) protect(child.pid, settings);
-    return new WorkerProcess(child, launch, handlers, settings.once);
+    const running = {
+      pid: child.pid ?? 0,
+      child: true,
+      kill: (signal: NodeJS.Signals) => void child.kill(signal),
+    };
+    const channel = new Channel(connect(path));
+    const link = new WorkerLink(running, channel, {
+      log,
+      handlers,
+      once: settings.once,
+      start: { kind: 'start', spec },
+      remember,
+      forget: () => folder.forget(resource.name),
+    });
+    watch(child, link, log);
+    channel.resume();
+    return link;
   };
+}
+
+function watch(child: ChildProcess, link: WorkerLink, log: Logger): void {
+  child.on('error', (error) => {
+    if (child.pid === undefined) link.end(spawnFailed(error));
+    else link.trouble(error);
+  });
+  child.on('exit', (code, signal) => void link.ended(code, signal));
+  if (child.stderr === null) return;
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    if (line !== '') log.error(line.slice(0, WORKER_LIMITS.stderrLineChars));
+  });
 }
 
 const CHECK_MS = 30_000;

@@ -49,7 +49,7 @@ export type Phase = RoleState['phase'];
 
 /** How a worker, or the attempt to start one, ended. */
 export interface WorkerEnd {
-  /** Exit code; null when a signal ended it. */
+  /** Exit code; null when a signal ended it, or when nobody can know. */
   readonly exit: number | null;
   readonly signal: string | null;
   readonly code: string;
@@ -127,13 +127,19 @@ export function backoffMs(crashes: number): number {
   return Math.min(BACKOFF_FIRST_MS * 2 ** (crashes - 2), BACKOFF_MAX_MS);
 }
 
+/** An adopted worker that died without a word is no child of ours: its status is told to others. */
+export function isUnknown({ exit, signal }: Pick<WorkerEnd, 'exit' | 'signal'>): boolean {
+  return exit === null && signal === null;
+}
+
 /** Whether the end was an accident after which the same role is tried again. */
 export function isCrash(end: WorkerEnd): boolean {
-  return end.signal !== null || end.exit === EXIT.tempFail;
+  return end.signal !== null || isUnknown(end) || end.exit === EXIT.tempFail;
 }
 
 function describe(end: WorkerEnd): string {
-  const how = end.signal === null ? `exit code ${end.exit}` : `signal ${end.signal}`;
+  const exit = isUnknown(end) ? 'exit code unknown' : `exit code ${end.exit}`;
+  const how = end.signal === null ? exit : `signal ${end.signal}`;
   return end.text === '' ? how : `${how}: ${end.text}`;
 }
 
@@ -230,7 +236,7 @@ function crashed(state: Of<'starting'> | Of<'primary'>, from: Role, event: Event
 /** A worker of a secondary ended without a role change behind it. */
 function sessionEnded({ end }: Event<'ended'>, asked: boolean): Step {
   if (asked && end.exit === 0) return stay({ phase: 'secondary' });
-  if (end.signal !== null) {
+  if (end.signal !== null || isUnknown(end)) {
     const text = `Worker crashed (${describe(end)}), waiting for the primary.`;
     return stay(
       { phase: 'secondary' },

@@ -3,6 +3,7 @@ import type { Changes } from '../config/changes.ts';
 import type { Resource } from '../config/config.ts';
 import type { Change } from '../control/protocol.ts';
 import { asHastError, type HastError } from '../error.ts';
+import type { Found } from './adoption.ts';
 import { type Reloading, Supervisor, type SupervisorDeps } from './supervisor.ts';
 
 /** What a reload did with a resource; those that stayed as they were are not told of. */
@@ -38,6 +39,17 @@ export class ResourceSet {
 
   get(name: string): Supervisor | undefined {
     return this.#all.get(name);
+  }
+
+  /**
+   * Before anybody else is heard: resources whose workers run already, as they were configured.
+   * One that is not configured any more is added, for the next `reload` to end.
+   */
+  adopt({ adopted, lost }: Found): void {
+    const all = new Map(this.#all);
+    for (const one of adopted) all.set(one.resource.name, Supervisor.adopting(one, this.#deps));
+    for (const { name, end } of lost) all.get(name)?.lost(end);
+    this.#all = all;
   }
 
   /** Ends all workers. */

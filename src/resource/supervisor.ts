@@ -9,6 +9,7 @@ import { HastError, isErrorCode } from '../error.ts';
 import { ERROR_CODES } from '../error-codes.ts';
 import type { Logger } from '../log.ts';
 import type {
+  ComponentInfo,
   EngineEvent,
   EngineStats,
   EngineTuning,
@@ -16,13 +17,14 @@ import type {
   NumericAddress,
   PeerHello,
 } from '../native.ts';
+import type { Adopted } from './adoption.ts';
 import { checkComponent, checkMetadata, type DeviceClaims, openLocked } from './component.ts';
 import { diskFacts } from './disk-facts.ts';
 import { listenForExport, removeExport } from './export-socket.ts';
 import { type Detail, History } from './history.ts';
 import { HookQueue, type StartHook } from './hooks.ts';
 import { adviceFor, notesOf } from './notes.ts';
-import type { LaunchWorker, Worker } from './process.ts';
+import type { LaunchWorker } from './process.ts';
 import {
   type Role,
   type RoleEffect,
@@ -35,7 +37,8 @@ import {
 import { readSecret } from './secret.ts';
 import { whyOf } from './why.ts';
 import { ENDED_IN_ORDER, endOfError, saidOf } from './worker-end.ts';
-import type { WorkerSpec } from './worker-protocol.ts';
+import type { Worker, WorkerHandlers } from './worker-link.ts';
+import type { WorkerRun, WorkerSpec } from './worker-protocol.ts';
 
 export type SupervisorHost = Pick<
   HostFunctions,
@@ -90,6 +93,8 @@ const GRACE_MS = 10_000;
 const KICK_MS = 1000;
 /** How soon a primary without its peer takes a changed secret. */
 const SECRET_MS = 5000;
+/** A secondary connects to nobody. */
+const NO_PEER: PeerAddresses = { peers: [], source: null };
 const BY_RELOAD = 'a reload';
 const BUSY_TEXT = 'The previous session of the resource has not ended yet.';
 
@@ -120,7 +125,8 @@ export class Supervisor {
   #connected = false;
   #lastError: WorkerEnd | undefined;
   #checking: Promise<void> | undefined;
-  #addresses: PeerAddresses = { peers: [], source: null };
+  /** Undefined: those of an adopted worker, which nobody has told yet. */
+  #addresses: PeerAddresses | undefined;
   /** What the worker of a primary has. */
   #secret: Uint8Array | null = null;
   #secretTimer: NodeJS.Timeout | undefined;
@@ -133,6 +139,35 @@ export class Supervisor {
     this.#resource = resource;
     this.#deps = deps;
     this.#hooks = new HookQueue(resource.name, deps.startHook, deps.log.child(resource.name));
+  }
+
+  /**
+   * A resource whose worker runs already, in the role that the worker has. Nobody is told of a
+   * change, since there is none.
+   * @throws HastError DISK_TWICE
+   */
+  static adopting(adopted: Adopted, deps: SupervisorDeps): Supervisor {
+    const supervisor = new Supervisor(adopted.resource, deps);
+    deps.claims.claim(adopted.device, adopted.resource.name);
+    supervisor.#adopt(adopted);
+    return supervisor;
+  }
+
+  #adopt({ run, pid, attach }: Adopted): void {
+    this.#state = stateOf(run, performance.now());
+    this.#connected = run.connected;
+    this.#worker = attach(this.#log(), this.#handlers(this.#log()));
+    this.#history.add('adopted', { role: run.role, pid });
+    if (run.role !== 'primary') return;
+    if (!run.ready) this.#watchStart();
+    this.#rereadSecret();
+    this.#watchSecret();
+  }
+
+  /** Its worker could not be adopted: what `status` says of it. */
+  lost(end: WorkerEnd): void {
+    this.#lastError = end;
+    this.#history.ended(this.role, end);
   }
 
   /** As it is configured now. */
@@ -222,12 +257,13 @@ export class Supervisor {
 
   async #takeInPlace(after: Resource): Promise<void> {
     this.#resource = after;
+    this.#worker?.remember(after);
     const addresses = await this.#deps.resolve(after);
     if (this.role !== 'primary') return;
-    this.#addresses = addresses;
+    this.#takeAddresses(addresses);
     this.#takeSecret();
     this.#watchSecret();
-    this.#worker?.reconfigure(this.#tuning());
+    this.#reconfigure();
   }
 
   #await(role: Role): Promise<void> {
@@ -321,21 +357,41 @@ export class Supervisor {
 
   #watchSecret(): void {
     clearInterval(this.#secretTimer);
-    if (this.#secret === null) return;
+    if (this.#resource.secret === null) return;
     this.#secretTimer = setInterval(() => this.#rereadSecret(), SECRET_MS).unref();
   }
 
   /** A file that was changed counts from the next attempt to connect on. */
   #rereadSecret(): void {
-    if (this.#secret === null || this.role !== 'primary' || this.#connected) return;
-    if (this.#takeSecret()) this.#worker?.reconfigure(this.#tuning());
+    const known = this.#secret !== null;
+    if (this.#resource.secret === null || this.role !== 'primary') return;
+    if (known && this.#connected) return;
+    try {
+      if (this.#takeSecret()) this.#reconfigure();
+    } catch (error) {
+      // Of an adopted worker, which has one: it keeps that.
+      this.#log().warning(`The old secret is kept: ${endOfError(error).text}.`);
+    }
+  }
+
+  /** Never without the secret that there has to be. */
+  #reconfigure(): void {
+    if (this.#resource.secret !== null && this.#secret === null) return;
+    if (this.#addresses !== undefined) this.#worker?.reconfigure(this.#tuning(this.#addresses));
   }
 
   /** New numbers behind the names of `remote` and `source`. */
   readdress(addresses: PeerAddresses): void {
     if (JSON.stringify(addresses) === JSON.stringify(this.#addresses)) return;
+    if (this.#takeAddresses(addresses) && this.role === 'primary') this.#reconfigure();
+  }
+
+  /** An adopted worker keeps what it has while names cannot be resolved. */
+  #takeAddresses(addresses: PeerAddresses): boolean {
+    const known = addresses.peers.length > 0 || this.#resource.remote === 'none';
+    if (this.#addresses === undefined && !known && this.#worker !== undefined) return false;
     this.#addresses = addresses;
-    if (this.role === 'primary') this.#worker?.reconfigure(this.#tuning());
+    return true;
   }
 
   // ---- Status ---------------------------------------------------------------------------------
@@ -440,10 +496,7 @@ export class Supervisor {
         this.#checking = this.#check();
         break;
       case 'start':
-        this.#startTimer ??= setTimeout(
-          () => this.#dispatch({ type: 'late' }),
-          this.#deps.startMs ?? START_MS,
-        );
+        this.#watchStart();
         void this.#begin((signal) => this.#startPrimary(effect.force, signal));
         break;
       case 'admit':
@@ -491,6 +544,13 @@ export class Supervisor {
         this.#log().log(effect.level, effect.text);
         break;
     }
+  }
+
+  #watchStart(): void {
+    this.#startTimer ??= setTimeout(
+      () => this.#dispatch({ type: 'late' }),
+      this.#deps.startMs ?? START_MS,
+    );
   }
 
   #settle(which: (one: Waiting) => boolean, error: HastError | null): void {
@@ -555,9 +615,11 @@ export class Supervisor {
       checkMetadata(host, disk, this.resource);
       this.#takeSecret();
       listening = listenForExport(host, this.resource);
-      this.#addresses = await this.#deps.resolve(this.resource);
+      const addresses = await this.#deps.resolve(this.resource);
+      this.#addresses = addresses;
       signal.throwIfAborted();
-      this.#spawn('primary', disk.fd, listening, null, this.#spec('primary', force, null));
+      const spec = this.#spec('primary', force, null, addresses);
+      this.#spawn('primary', disk, listening, null, spec);
       this.#watchSecret();
       this.#dispatch({ type: 'forked' });
     } catch (error) {
@@ -579,8 +641,8 @@ export class Supervisor {
         signal.throwIfAborted();
         if (newcomer === undefined || !newcomer.alive()) throw new HastError('PEER_GONE');
         const { requests, replies, hello } = newcomer;
-        const spec = this.#spec('secondary', false, hello);
-        this.#spawn('secondary', disk.fd, requests, replies, spec);
+        const spec = this.#spec('secondary', false, hello, NO_PEER);
+        this.#spawn('secondary', disk, requests, replies, spec);
         // In the same turn as the spawn: not a byte for the worker is read here.
         newcomer.release();
         this.#newcomer = undefined;
@@ -597,25 +659,29 @@ export class Supervisor {
   }
 
   #spawn(
-    role: 'primary' | 'secondary',
-    disk: number,
+    role: WorkerRun['role'],
+    { fd: disk, device }: ComponentInfo,
     first: number | Socket,
     second: Socket | null,
     spec: WorkerSpec,
   ): void {
     const log = this.#deps.log.child(this.resource.name, role);
-    const handlers = {
-      onEvent: (event: EngineEvent) => this.#onEngine(event, log),
-      onEnd: (end: WorkerEnd) => {
+    const { resource } = this;
+    const launch = { resource, role, disk, device, first, second, spec, log };
+    this.#worker = this.#deps.launch(launch, this.#handlers(log));
+    log.debug1(`Worker started (pid ${this.#worker.pid}).`);
+  }
+
+  #handlers(log: Logger): WorkerHandlers {
+    return {
+      onEvent: (event) => this.#onEngine(event, log),
+      onEnd: (end) => {
         this.#worker = undefined;
         this.#connected = false;
         clearInterval(this.#secretTimer);
         this.#ended(end);
       },
     };
-    const launch = { resource: this.resource.name, role, disk, first, second, spec, log };
-    this.#worker = this.#deps.launch(launch, handlers);
-    log.debug1(`Worker started (pid ${this.#worker.pid}).`);
   }
 
   #ended(end: WorkerEnd): void {
@@ -659,16 +725,21 @@ export class Supervisor {
     }
   }
 
-  #tuning(): EngineTuning {
+  #tuning(addresses: PeerAddresses): EngineTuning {
     const { replication, checksum, compression, timeoutSeconds, metaflush } = this.resource;
     const settings = { replication, checksum, compression, timeoutSeconds, metaflush };
-    return { ...settings, ...this.#addresses, secret: this.#secret };
+    return { ...settings, ...addresses, secret: this.#secret };
   }
 
-  #spec(role: 'primary' | 'secondary', force: boolean, hello: PeerHello | null): WorkerSpec {
+  #spec(
+    role: WorkerRun['role'],
+    force: boolean,
+    hello: PeerHello | null,
+    addresses: PeerAddresses,
+  ): WorkerSpec {
     const { name, provname, sectorSize } = this.resource;
     return {
-      ...this.#tuning(),
+      ...this.#tuning(addresses),
       resource: name,
       provider: provname,
       role,
@@ -677,6 +748,16 @@ export class Supervisor {
       sectorBytes: sectorSize ?? 0,
     };
   }
+}
+
+/** Where a resource is whose worker runs. */
+function stateOf({ role, ready, connected }: WorkerRun, since: number): RoleState {
+  if (role === 'secondary') {
+    // It tells of its connection when it becomes ready.
+    return { phase: 'session', open: connected || !ready, stopping: false };
+  }
+  if (ready) return { phase: 'primary', crashes: 0, since };
+  return { phase: 'starting', from: 'init', force: false, forked: true, crashes: 0, since };
 }
 
 function superseded(name: string): HastError {

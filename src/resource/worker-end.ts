@@ -3,11 +3,14 @@
 import { HastError, isErrorCode } from '../error.ts';
 import { ERROR_CODES } from '../error-codes.ts';
 import type { EngineEvent } from '../native.ts';
-import type { WorkerEnd } from './role.ts';
+import { isUnknown, type WorkerEnd } from './role.ts';
 
 const REFUSED = ERROR_CODES.ROLE_REFUSED.exit;
 
-/** From the process's status and the engine's last event, when there was one. */
+/**
+ * From the process's status and the engine's last event, when there was one. Both numbers are null
+ * for a process that is no child of ours.
+ */
 export function endOf(
   exit: number | null,
   signal: string | null,
@@ -51,5 +54,6 @@ export const ENDED_IN_ORDER: WorkerEnd = {
  */
 export function saidOf({ text, signal, exit }: WorkerEnd): string {
   if (text !== '') return text.replace(/\.$/, '');
+  if (isUnknown({ exit, signal })) return 'the worker ended, and nobody knows how';
   return signal === null ? `the worker ended with ${exit}` : `the worker was ended by ${signal}`;
 }

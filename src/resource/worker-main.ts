@@ -3,9 +3,11 @@
  * It loads the addon and little more: it lives as long as the disk above it.
  */
 import { closeSync, readdirSync, readFileSync } from 'node:fs';
-import { native } from '../native.ts';
-import { WorkerBody, type WorkerPort } from './worker.ts';
-import { type ParentMessage, WORKER_FDS, type WorkerMessage } from './worker-protocol.ts';
+import { createServer } from 'node:net';
+import { fdOf, native } from '../native.ts';
+import { WorkerBody } from './worker.ts';
+import { DOOR_LIMITS, WorkerDoor } from './worker-door.ts';
+import { programVersion, WORKER_FDS } from './worker-protocol.ts';
 
 const CLOSE_ON_EXEC = 0o2000000;
 
@@ -22,25 +24,11 @@ function closeStrays(): void {
   }
 }
 
-const port: WorkerPort = {
-  send(message: WorkerMessage, sent = () => {}) {
-    if (process.send === undefined || !process.connected) sent();
-    else process.send(message, () => sent());
-  },
-  exit(code: number) {
-    process.exit(code);
-  },
-};
-
-const body = new WorkerBody(native, port);
-
-process.on('uncaughtException', (error) => body.fault(error));
-process.on('unhandledRejection', (error) => body.fault(error));
-process.on('SIGHUP', () => {}); // a reload is for the parent
-process.on('SIGTERM', () => body.stop());
-process.on('SIGINT', () => body.stop());
-process.on('message', (message) => body.receive(message as ParentMessage));
-process.on('disconnect', () => body.stop()); // the parent died: drain and end
+/** Of the environment, for tests and for those who want another one. */
+function orphanMs(): number {
+  const seconds = Number(process.env.HASTD_ORPHAN ?? Number.NaN);
+  return seconds >= 0 ? Math.min(seconds * 1000, 2 ** 31 - 1) : DOOR_LIMITS.orphanMs;
+}
 
 const title = process.argv[2] ?? 'hastd: (worker)';
 if (title === '--check') {
@@ -52,4 +40,26 @@ closeStrays();
 process.title = title;
 process.chdir('/');
 process.umask(0o077);
-port.send({ kind: 'hello', refused: native.host.confine() });
+
+const { host } = native;
+// Whoever had made the socket, and nobody else, is heard.
+const { uid: owner } = host.peerCredentials(WORKER_FDS.door);
+const version = programVersion();
+// Listens anew: from now on the kernel says that it is this process which answers.
+const server = createServer().listen({ fd: WORKER_FDS.door });
+const door = new WorkerDoor({
+  version,
+  refused: host.confine(),
+  admits: (socket) => host.peerCredentials(fdOf(socket) ?? -1).uid === owner,
+  orphanMs: orphanMs(),
+  exit: (code) => process.exit(code),
+  die: () => process.abort(),
+});
+const body = new WorkerBody(native, door);
+
+process.on('uncaughtException', (error) => body.fault(error));
+process.on('unhandledRejection', (error) => body.fault(error));
+process.on('SIGHUP', () => {}); // a reload is for the parent
+process.on('SIGTERM', () => body.stop());
+process.on('SIGINT', () => body.stop());
+door.serve(server, body);

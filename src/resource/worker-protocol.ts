@@ -1,13 +1,21 @@
 /**
- * What parent and worker say to each other over Node's IPC channel (serialization 'advanced', so
- * that bigint passes). Descriptors travel only at spawn, in `stdio`.
+ * What a supervisor and a worker say to each other: lines of JSON over the worker's UNIX socket.
+ * Descriptors travel only at spawn, in `stdio`. See docs/decisions/0008.
  */
+import { readFileSync } from 'node:fs';
 import type { EngineEvent, EngineSpec, EngineStats, EngineTuning } from '../native.ts';
 
-/**
- * Positions of descriptors in the worker's stdio. 0 to 2 are the usual ones, 3 is the IPC channel.
- */
-export const WORKER_FDS = { ipc: 3, disk: 4, first: 5, second: 6 } as const;
+/** Positions of descriptors in the worker's stdio; 0 to 2 are the usual ones. */
+export const WORKER_FDS = { door: 3, disk: 4, first: 5, second: 6 } as const;
+
+/** To be raised with every change of a message. */
+const WORDS = 1;
+
+export const CHANNEL_LIMITS = {
+  lineBytes: 1 << 20,
+  /** What waits for a reader that does not read; log lines are left out from there on. */
+  waitingBytes: 1 << 20,
+} as const;
 
 /**
  * The engine's spec as the parent sends it: descriptors are filled in by the worker from
@@ -16,14 +24,69 @@ export const WORKER_FDS = { ipc: 3, disk: 4, first: 5, second: 6 } as const;
 export type WorkerSpec = Omit<EngineSpec, 'diskFd' | 'exportFd' | 'requestsFd' | 'repliesFd'>;
 
 export type ParentMessage =
-  | { readonly kind: 'start'; readonly spec: WorkerSpec; readonly debug: number }
+  | { readonly kind: 'start'; readonly spec: WorkerSpec }
+  /** To a worker that runs: whoever says it is its supervisor now. */
+  | { readonly kind: 'adopt' }
   | { readonly kind: 'reconfigure'; readonly tuning: EngineTuning }
   | { readonly kind: 'kick' }
   | { readonly kind: 'stats'; readonly id: number }
   | { readonly kind: 'stop' };
 
+const PARENT_KINDS = new Set(['start', 'adopt', 'reconfigure', 'kick', 'stats', 'stop']);
+
+/** What a worker does, for a supervisor that has not started it. */
+export interface WorkerRun {
+  readonly role: 'primary' | 'secondary';
+  readonly ready: boolean;
+  readonly connected: boolean;
+  /** It was told to end. */
+  readonly stopping: boolean;
+}
+
 export type WorkerMessage =
-  /** The worker has confined itself and waits for `start`. */
-  | { readonly kind: 'hello'; readonly refused: readonly string[] }
+  /** The first one on every connection; `kind` and `version` never change. Null: no `start` yet. */
+  | {
+      readonly kind: 'hello';
+      readonly version: string;
+      /** What the kernel refused when the worker confined itself. */
+      readonly refused: readonly string[];
+      readonly run: WorkerRun | null;
+    }
+  /** The answer to `adopt`; what was kept meanwhile follows. */
+  | { readonly kind: 'adopted'; readonly run: WorkerRun | null }
+  /** It has another supervisor, and goes on with that one. */
+  | { readonly kind: 'busy' }
   | { readonly kind: 'engine'; readonly event: EngineEvent }
   | { readonly kind: 'stats'; readonly id: number; readonly stats: EngineStats };
+
+/** A supervisor adopts the workers of its own version only. */
+export function programVersion(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return `${(JSON.parse(text) as { version: string }).version}/${WORDS}`;
+}
+
+/** One line. A bigint becomes {bigint: TEXT}, bytes become what a Buffer's toJSON gives. */
+export function encodeMessage(message: ParentMessage | WorkerMessage): string {
+  const text = JSON.stringify(message, (_key, value: unknown) => {
+    if (typeof value === 'bigint') return { bigint: String(value) };
+    return value instanceof Uint8Array ? Buffer.from(value).toJSON() : value;
+  });
+  return `${text}\n`;
+}
+
+/** A supervisor's line; undefined when it is none. */
+export function decodeParentMessage(line: string): ParentMessage | undefined {
+  try {
+    const message = JSON.parse(line, revive) as ParentMessage | null;
+    return PARENT_KINDS.has(message?.kind ?? '') ? (message ?? undefined) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function revive(_key: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) return value;
+  const { bigint, type, data } = value as Readonly<Record<string, unknown>>;
+  if (typeof bigint === 'string') return BigInt(bigint);
+  return type === 'Buffer' && Array.isArray(data) ? Buffer.from(data) : value;
+}

@@ -8,14 +8,15 @@ import {
   type ParentMessage,
   WORKER_FDS,
   type WorkerMessage,
+  type WorkerRun,
   type WorkerSpec,
 } from './worker-protocol.ts';
 
-/** The way to the parent and out of the process. */
+/** The way to the supervisor and out of the process. */
 export interface WorkerPort {
-  /** `sent` is called when the message has left, or cannot leave any more. */
-  send(message: WorkerMessage, sent?: () => void): void;
-  exit(code: number): void;
+  send(message: WorkerMessage): void;
+  /** Sends the last message and ends with `code`. */
+  finish(message: WorkerMessage, code: number): void;
 }
 
 /** Where the parent put the descriptors. The role decides what the first one is. */
@@ -34,11 +35,16 @@ export class WorkerBody {
   readonly #native: Pick<NativeModule, 'engine'>;
   readonly #port: WorkerPort;
   #engine: EngineHandle | undefined;
-  #started = false;
+  #run: WorkerRun | null = null;
 
   constructor(native: Pick<NativeModule, 'engine'>, port: WorkerPort) {
     this.#native = native;
     this.#port = port;
+  }
+
+  /** What it does; null before `start`. */
+  get run(): WorkerRun | null {
+    return this.#run;
   }
 
   receive(message: ParentMessage): void {
@@ -47,6 +53,8 @@ export class WorkerBody {
       case 'start':
         this.#start(message.spec);
         break;
+      case 'adopt':
+        break; // the door has done all there is to do
       case 'stop':
         this.stop();
         break;
@@ -64,8 +72,12 @@ export class WorkerBody {
 
   /** Drains and ends; without an engine there is nothing to drain. */
   stop(): void {
+    if (this.#run === null) {
+      this.#on({ type: 'end', exit: 0, code: '', text: '' });
+      return;
+    }
+    this.#run = { ...this.#run, stopping: true };
     if (this.#engine !== undefined) this.#native.engine.stop(this.#engine);
-    else if (!this.#started) this.#port.exit(0);
   }
 
   /** Something here went wrong that the engine has no part in: it goes on. */
@@ -75,8 +87,8 @@ export class WorkerBody {
   }
 
   #start(spec: WorkerSpec): void {
-    if (this.#started) return;
-    this.#started = true;
+    if (this.#run !== null) return;
+    this.#run = { role: spec.role, ready: false, connected: false, stopping: false };
     try {
       this.#engine = this.#native.engine.start(withDescriptors(spec), (event) => this.#on(event));
     } catch (error) {
@@ -87,11 +99,20 @@ export class WorkerBody {
   }
 
   #on(event: EngineEvent): void {
-    if (event.type !== 'end') {
-      this.#tell(event);
+    if (event.type === 'end') {
+      this.#port.finish({ kind: 'engine', event }, event.exit);
       return;
     }
-    this.#port.send({ kind: 'engine', event }, () => this.#port.exit(event.exit));
+    this.#note(event);
+    this.#tell(event);
+  }
+
+  #note(event: EngineEvent): void {
+    if (this.#run === null) return;
+    if (event.type === 'ready') this.#run = { ...this.#run, ready: true };
+    if (event.type !== 'event') return;
+    if (event.name === 'connect') this.#run = { ...this.#run, connected: true };
+    if (event.name === 'disconnect') this.#run = { ...this.#run, connected: false };
   }
 
   #tell(event: EngineEvent): void {

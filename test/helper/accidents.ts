@@ -26,8 +26,7 @@ async function killWorker(scene: Scene, node: Node): Promise<void> {
 
 async function killSupervisor(scene: Scene, node: Node): Promise<void> {
   scene.event(`kill the supervisor of node ${node.name}`);
-  // Its worker ends in order then, and refuses what comes meanwhile.
-  if (node === scene.primary) scene.load.mayRefuse = true;
+  // Its worker goes on, and the next supervisor adopts it: no client notices.
   await node.killDaemon();
   await scene.start(node, node === scene.primary ? 'primary' : 'secondary');
 }

@@ -1,12 +1,17 @@
-// A worker without an engine: speaks the worker's messages and does what its resource's name says.
-// `HASTD_FAKE` in the environment: a comma list of KEY=VALUE that overrides it.
+// A worker with an engine that is none: it does what `HASTD_FAKE` in the environment says, a comma
+// list of words or KEY=VALUE.
 import { fstatSync } from 'node:fs';
-import type { EngineEvent, EngineStats } from '../../src/native.ts';
-import {
-  type ParentMessage,
-  WORKER_FDS,
-  type WorkerMessage,
-} from '../../src/resource/worker-protocol.ts';
+import { createServer } from 'node:net';
+import type {
+  EngineEvent,
+  EngineFunctions,
+  EngineHandle,
+  EngineSpec,
+  EngineStats,
+} from '../../src/native.ts';
+import { WorkerBody } from '../../src/resource/worker.ts';
+import { WorkerDoor } from '../../src/resource/worker-door.ts';
+import { programVersion, WORKER_FDS } from '../../src/resource/worker-protocol.ts';
 
 const words = new Map(
   (process.env.HASTD_FAKE ?? '').split(',').map((pair) => {
@@ -49,38 +54,32 @@ const STATS: EngineStats = {
   queueIdle: 256,
 };
 
-function send(message: WorkerMessage, done: () => void = () => {}): void {
-  process.send?.(message, () => done());
-}
-
-function tell(event: EngineEvent): void {
-  send({ kind: 'engine', event });
-}
+let tell: (event: EngineEvent) => void = () => {};
 
 function end(exit: number, code: string, text: string): void {
-  const event: EngineEvent = { type: 'end', exit, code, text };
-  send({ kind: 'engine', event }, () => process.exit(exit));
+  tell({ type: 'end', exit, code, text });
+}
+
+function log(text: string): void {
+  tell({ type: 'log', level: 'info', text });
 }
 
 /** Only in tests: workers never say it. */
 function tellSecret(secret: Uint8Array | null): void {
-  if (secret === null) return;
-  tell({ type: 'log', level: 'info', text: `secret ${Buffer.from(secret)}` });
+  if (secret !== null) log(`secret ${Buffer.from(secret)}`);
 }
 
-let started = false;
-
-function start(message: Extract<ParentMessage, { kind: 'start' }>): void {
-  started = true;
-  const { spec } = message;
-  const second = spec.role === 'secondary' && fstatSync(WORKER_FDS.second).isSocket();
+function begin(spec: EngineSpec): void {
+  const second = spec.role === 'secondary' && fstatSync(spec.repliesFd).isSocket();
   const kinds = [
-    fstatSync(WORKER_FDS.disk).isFile() ? 'file' : '?',
-    fstatSync(WORKER_FDS.first).isSocket() ? 'socket' : '?',
+    fstatSync(spec.diskFd).isFile() ? 'file' : '?',
+    fstatSync(spec.role === 'primary' ? spec.exportFd : spec.requestsFd).isSocket()
+      ? 'socket'
+      : '?',
     second ? 'socket' : '-',
   ];
-  tell({ type: 'log', level: 'info', text: `fake engine as ${spec.role}: ${kinds.join(' ')}` });
-  tell({ type: 'log', level: 'info', text: `resuid ${spec.hello?.resuid ?? 'none'}` });
+  log(`fake engine as ${spec.role}: ${kinds.join(' ')}`);
+  log(`resuid ${spec.hello?.resuid ?? 'none'}`);
   tellSecret(spec.secret);
   if (has('refuse')) end(5, 'ROLE_REFUSED', 'the peer is primary');
   else if (has('fail')) end(66, 'META_UNREADABLE', 'no metadata');
@@ -94,21 +93,46 @@ function start(message: Extract<ParentMessage, { kind: 'start' }>): void {
   }
 }
 
-function stop(): void {
-  if (has('stubborn')) return;
-  setTimeout(() => end(0, '', ''), Number(words.get('drain') ?? 0));
-}
+const engine: EngineFunctions = {
+  start(spec, onEvent) {
+    tell = onEvent;
+    setImmediate(() => begin(spec));
+    return {} as EngineHandle;
+  },
+  stop() {
+    if (has('stubborn')) return;
+    setTimeout(() => end(0, '', ''), Number(words.get('drain') ?? 0));
+  },
+  reconfigure(_handle, { secret, peers }) {
+    log(`peers ${peers.map(({ host }) => host).join(' ')}`);
+    tellSecret(secret);
+  },
+  kick() {},
+  stats: () => (has('mute') ? new Promise(() => {}) : Promise.resolve(STATS)),
+};
 
-process.on('SIGTERM', stop);
-process.on('disconnect', () => process.exit(0));
-process.on('message', (raw) => {
-  const message = raw as ParentMessage;
-  if (message.kind === 'start') start(message);
-  else if (message.kind === 'stop') stop();
-  else if (message.kind === 'reconfigure') tellSecret(message.tuning.secret);
-  else if (message.kind === 'stats' && started && !has('mute')) {
-    send({ kind: 'stats', id: message.id, stats: STATS });
-  }
-});
 process.title = process.argv[2] ?? '';
-send({ kind: 'hello', refused: [] });
+const server = createServer().listen({ fd: WORKER_FDS.door });
+const door = new WorkerDoor({
+  version: words.get('version') ?? programVersion(),
+  refused: [],
+  admits: () => true,
+  orphanMs: Number(words.get('orphan') ?? 0),
+  exit: (code) => process.exit(code),
+  die: () => process.abort(),
+});
+const body = new WorkerBody({ engine }, door);
+process.on('SIGTERM', () => body.stop());
+if (has('babble')) server.on('connection', (socket) => socket.write('garbage\n'));
+else door.serve(server, body);
+if (has('parting')) {
+  server.once('connection', (socket) => {
+    socket.on('close', () => tell({ type: 'event', name: 'syncdone' }));
+  });
+}
+// The first one is of whoever has started it.
+if (has('faint')) {
+  server.once('connection', () => {
+    server.prependListener('connection', () => process.kill(process.pid, 'SIGKILL'));
+  });
+}

@@ -223,6 +223,8 @@ export class Node {
   /** What all daemons of this node have printed. */
   output = '';
   onOutput: ((text: string) => void) | undefined;
+  /** More of the environment of its daemons. */
+  env: Readonly<Record<string, string>> = {};
 
   constructor(
     name: NodeName,
@@ -255,6 +257,10 @@ export class Node {
   get socket(): string {
     return `${this.directory}/${this.name}.run/nbd`;
   }
+  /** Where the workers' own sockets are. */
+  get workers(): string {
+    return `${this.control}.workers`;
+  }
   get uri(): string {
     return `nbd+unix:///?socket=${this.socket}`;
   }
@@ -271,7 +277,8 @@ export class Node {
     const from = this.output.length;
     const args = [...this.#flags, ...program('hastd'), '-F', '-c', this.config, '-n', this.name];
     const [file = '', ...all] = [...this.#network.enter(this.name), process.execPath, ...args];
-    const child = spawn(file, all, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const env = { ...process.env, ...this.env };
+    const child = spawn(file, all, { stdio: ['ignore', 'pipe', 'pipe'], env });
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
         this.output += text;
@@ -307,7 +314,7 @@ export class Node {
     return child.exitCode;
   }
 
-  /** SIGKILL to the daemon alone; its worker ends by itself. */
+  /** SIGKILL to the daemon alone; its worker waits for the next one, see `ORPHANS_END`. */
   async killDaemon(): Promise<void> {
     await this.#remember();
     this.#daemon?.signal('SIGKILL');
@@ -478,6 +485,9 @@ export class Node {
   }
 }
 
+/** Of the environment: a worker whose daemon is killed ends at once, in order. */
+export const ORPHANS_END = { HASTD_ORPHAN: '0' } as const;
+
 // ---- Two nodes --------------------------------------------------------------------------------
 
 export interface PairOptions {
@@ -500,6 +510,8 @@ export interface PairOptions {
   readonly create?: readonly string[];
   /** Node's own flags for both daemons. */
   readonly flags?: readonly string[];
+  /** More of the environment of both daemons. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 const unclosed = new Set<Pair>();
@@ -539,6 +551,7 @@ export class Pair {
     const { network } = options;
     this.a = new Node('a', { ...common, port: ports[0] }, flags, network);
     this.b = new Node('b', { ...common, port: ports[1] }, flags, network);
+    for (const node of [this.a, this.b]) node.env = options.env ?? {};
   }
 
   /** Both disks created, both daemons running, both roles init. */

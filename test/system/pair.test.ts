@@ -12,6 +12,7 @@ import {
   isCompiled,
   type Node,
   noPair,
+  ORPHANS_END,
   Pair,
   type PairOptions,
   runProgram,
@@ -308,32 +309,35 @@ add(
 );
 
 add(
-  'a killed supervisor takes its worker along in order, and a new one goes on',
-  story(async (pair) => {
-    const { a, b, resource } = pair;
-    const client = await a.connect();
-    await good(client.write(0, Buffer.alloc(4 * KIB, 'before')));
-    await a.killDaemon();
-    await client.closed;
-    await a.workersEnded();
-    assert.is((await a.hastctl('status')).code, 71);
-    await pair.mustBeEqual();
-    await b.when('alone', ({ worker }) => worker === null);
-    await a.start();
-    await a.role('primary');
-    assert.match(await readOne(a, 0), 'before');
-    await a.inSync();
-    // That of the secondary is no different.
-    await b.killDaemon();
-    await b.workersEnded();
-    await a.degraded();
-    await writeOne(a, MIB, 'alone');
-    await b.start();
-    await b.role('secondary', '-d');
-    await a.inSync();
-    await pair.mustBeEqual();
-    assert.is((await b.hastctl('role', 'secondary', resource)).code, 0);
-  }),
+  'a killed supervisor that nobody replaces takes its worker along in order; a later one goes on',
+  story(
+    async (pair) => {
+      const { a, b, resource } = pair;
+      const client = await a.connect();
+      await good(client.write(0, Buffer.alloc(4 * KIB, 'before')));
+      await a.killDaemon();
+      await client.closed;
+      await a.workersEnded();
+      assert.is((await a.hastctl('status')).code, 71);
+      await pair.mustBeEqual();
+      await b.when('alone', ({ worker }) => worker === null);
+      await a.start();
+      await a.role('primary');
+      assert.match(await readOne(a, 0), 'before');
+      await a.inSync();
+      // That of the secondary is no different.
+      await b.killDaemon();
+      await b.workersEnded();
+      await a.degraded();
+      await writeOne(a, MIB, 'alone');
+      await b.start();
+      await b.role('secondary', '-d');
+      await a.inSync();
+      await pair.mustBeEqual();
+      assert.is((await b.hastctl('role', 'secondary', resource)).code, 0);
+    },
+    { env: ORPHANS_END },
+  ),
 );
 
 add(

@@ -3,7 +3,14 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { until, withDeadline } from '../helper/deadline.ts';
-import { hastctlArguments, type Node, noPair, Pair, withPair } from '../helper/pair.ts';
+import {
+  hastctlArguments,
+  type Node,
+  noPair,
+  ORPHANS_END,
+  Pair,
+  withPair,
+} from '../helper/pair.ts';
 import { missing, unless } from '../helper/skip.ts';
 
 const watching = suite('watching a pair');
@@ -56,7 +63,7 @@ const add = unless(watching, noPair() ?? missing('script'));
 add(
   'a synchronisation is seen from both places, and a restart of hastd is survived',
   withDeadline(150_000, () =>
-    withPair(Pair.make({ diskBytes: 512 * MIB, relay: true }), async (pair) => {
+    withPair(Pair.make({ diskBytes: 512 * MIB, relay: true, env: ORPHANS_END }), async (pair) => {
       const { a, b } = pair;
       const watchers = [Watcher.inPipe(a), Watcher.onTerminal(a), Watcher.inPipe(a, '--json')];
       const [pipe, terminal, json] = watchers as [Watcher, Watcher, Watcher];

@@ -1,5 +1,6 @@
 // The addon's door: every function with wrong arguments, and what the system calls promise.
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, closeSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
@@ -163,6 +164,28 @@ unless(door, missing('flock'))(
       host.closeFd(other.fd);
     }),
   ),
+);
+
+door(
+  'a process is signalled by its descriptor, and by nothing else once it has ended',
+  withDeadline(20_000, async () => {
+    const child = spawn('sleep', ['60']);
+    const fd = host.pidfdOpen(child.pid ?? 0);
+    try {
+      assert.is(host.pidfdSignal(fd, 0), true);
+      assert.is(host.pidfdSignal(fd, 15), true);
+      const [, signal] = await once(child, 'exit');
+      assert.is(signal, 'SIGTERM');
+      assert.is(host.pidfdSignal(fd, 9), false);
+      assert.is(
+        errnoOf(() => host.pidfdOpen(child.pid ?? 0)),
+        'ESRCH',
+      );
+    } finally {
+      host.closeFd(fd);
+      child.kill('SIGKILL');
+    }
+  }),
 );
 
 // ---- Sockets --------------------------------------------------------------------------------

@@ -6,11 +6,15 @@ import * as assert from 'uvu/assert';
 import type { Resource } from '../../../src/config/config.ts';
 import { HastError } from '../../../src/error.ts';
 import { Logger } from '../../../src/log.ts';
+import { native } from '../../../src/native.ts';
 import { DeviceClaims } from '../../../src/resource/component.ts';
 import { workerLauncher } from '../../../src/resource/process.ts';
 import { type Newcomer, Supervisor } from '../../../src/resource/supervisor.ts';
+import { WorkerFolder } from '../../../src/resource/worker-folder.ts';
+import { programVersion } from '../../../src/resource/worker-protocol.ts';
 import { until, withDeadline } from '../../helper/deadline.ts';
 import { type FakeHost, makeFakeHost, writeComponent } from '../../helper/fake-host.ts';
+import { resourceIn } from '../../helper/resource.ts';
 import { inTempdir } from '../../helper/tempdir.ts';
 
 const supervisor = suite('supervisor');
@@ -34,35 +38,6 @@ interface Options {
 interface Fake extends Newcomer {
   readonly refused: string[];
   readonly far: readonly Socket[];
-}
-
-function resourceOf(directory: string, more: Partial<Resource>): Resource {
-  return {
-    name: 'data',
-    provname: 'data',
-    node: 'a',
-    local: `${directory}/disk`,
-    remote: 'none',
-    source: null,
-    replication: 'memsync',
-    checksum: 'none',
-    compression: 'hole',
-    timeoutSeconds: 2,
-    exec: '/bin/true',
-    metaflush: true,
-    export: { kind: 'uds', text: 'x', path: `${directory}/run/data.nbd` },
-    exportInsecure: false,
-    exportOwner: null,
-    device: 'none',
-    devdir: directory,
-    start: 'init',
-    demotion: 'force',
-    events: 'plain',
-    secret: null,
-    sectorSize: null,
-    position: { file: 'hast.conf', line: 1, column: 1 },
-    ...more,
-  };
 }
 
 /** Two connections of a primary, as the listener would hand them over. */
@@ -127,6 +102,7 @@ function bench(
       const fakes: Fake[] = [];
       const host = makeFakeHost();
       writeComponent(`${directory}/disk`, 'data');
+      const folder = WorkerFolder.open(`${directory}/workers`, programVersion());
       const deps = {
         host,
         claims: new DeviceClaims(),
@@ -134,7 +110,8 @@ function bench(
         launch: workerLauncher({
           entry: ENTRY,
           user: () => null,
-          host: { setIoFlusher: () => true },
+          host: { ...native.host, setIoFlusher: () => true },
+          folder: () => folder,
           once: () => {},
         }),
         startHook: (_path: string, args: readonly string[]) => {
@@ -148,7 +125,7 @@ function bench(
         startMs: 4000,
       };
       const subject = new Supervisor(
-        resourceOf(directory, typeof more === 'function' ? more(directory) : more),
+        resourceIn(directory, typeof more === 'function' ? more(directory) : more),
         deps,
       );
       const others: Supervisor[] = [];
@@ -163,7 +140,7 @@ function bench(
           role: async (role, { force = false, ifUnused = false } = {}) =>
             (await subject.changeRole({ role, force, ifUnused })).notices,
           another: (name, local) => {
-            const other = new Supervisor(resourceOf(directory, { name, local }), deps);
+            const other = new Supervisor(resourceIn(directory, { name, local }), deps);
             others.push(other);
             return other;
           },

@@ -50,11 +50,11 @@ function bench(start?: () => never) {
   const body = new WorkerBody(
     { engine },
     {
-      send(message, done = () => {}) {
+      send: (message) => void sent.push(message),
+      finish(message, code) {
         sent.push(message);
-        done();
+        did.push(`exit ${code}`);
       },
-      exit: (code) => did.push(`exit ${code}`),
     },
   );
   return { body, did, sent, specs, event: (event: EngineEvent) => onEvent(event) };
@@ -62,7 +62,7 @@ function bench(start?: () => never) {
 
 worker('knows the descriptors by their places and the role', () => {
   const primary = bench();
-  primary.body.receive({ kind: 'start', spec: SPEC, debug: 0 });
+  primary.body.receive({ kind: 'start', spec: SPEC });
   const fds = ({ diskFd, exportFd, requestsFd, repliesFd }: EngineSpec) => [
     diskFd,
     exportFd,
@@ -71,13 +71,13 @@ worker('knows the descriptors by their places and the role', () => {
   ];
   assert.equal(primary.specs.map(fds), [[4, 5, -1, -1]]);
   const secondary = bench();
-  secondary.body.receive({ kind: 'start', spec: { ...SPEC, role: 'secondary' }, debug: 0 });
+  secondary.body.receive({ kind: 'start', spec: { ...SPEC, role: 'secondary' } });
   assert.equal(secondary.specs.map(fds), [[4, -1, 5, 6]]);
 });
 
 worker('passes events on in order and ends with the code of the last', () => {
   const { body, did, sent, event } = bench();
-  body.receive({ kind: 'start', spec: SPEC, debug: 0 });
+  body.receive({ kind: 'start', spec: SPEC });
   event({ type: 'ready' });
   event({ type: 'end', exit: 66, code: 'META_UNREADABLE', text: 'gone' });
   assert.equal(
@@ -89,7 +89,7 @@ worker('passes events on in order and ends with the code of the last', () => {
 
 worker('an exception in JavaScript is told and the engine goes on', () => {
   const { body, did, sent } = bench();
-  body.receive({ kind: 'start', spec: SPEC, debug: 0 });
+  body.receive({ kind: 'start', spec: SPEC });
   body.fault(new Error('oops'));
   assert.equal(did, []);
   const [message] = sent;
@@ -109,7 +109,7 @@ worker('an engine that cannot start ends with its error', () => {
   const { body, did, sent } = bench(() => {
     throw new HastError('DISK_OPEN', { message: 'no disk' });
   });
-  body.receive({ kind: 'start', spec: SPEC, debug: 0 });
+  body.receive({ kind: 'start', spec: SPEC });
   assert.equal(did, ['exit 66']);
   const [message] = sent;
   assert.equal(message?.kind === 'engine' && message.event, {
@@ -123,7 +123,7 @@ worker('an engine that cannot start ends with its error', () => {
 worker('answers with numbers of the engine', async () => {
   const { body, sent } = bench();
   body.receive({ kind: 'stats', id: 1 });
-  body.receive({ kind: 'start', spec: SPEC, debug: 0 });
+  body.receive({ kind: 'start', spec: SPEC });
   body.receive({ kind: 'stats', id: 2 });
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(sent, [{ kind: 'stats', id: 2, stats: { writes: 7 } as EngineStats }]);
