@@ -229,6 +229,8 @@ Task<void> Connector::first_connection(const ConnectorFacts& facts, Attempt& att
   }
   if (!first_reply_fits(*reply, attempt)) co_return;
   version_ = reply->version;
+  // The first originals do not know the field and have 0 in their heads.
+  if (version_ == 1) version_ = std::min(version_, first_reader_->version());
   token_ = reply->token;
   extended_ = (reply->ext & kExtExtended) != 0;
   first_reader_->consume_head();
@@ -389,9 +391,6 @@ Task<void> Connector::read_answer(const ConnectorFacts& facts, Attempt& attempt)
   attempt.source = reply.syncsrc;
   attempt.settings.version = version_;
   attempt.settings.extended = ours;
-  attempt.settings.timeout_ms = facts.timeout_ms;
-  attempt.settings.checksum = facts.checksum;
-  attempt.settings.compression = facts.compression;
   if (reply.mapsize > 0) {
     // guard:peer-marks-are-whole
     if (reply.mapsize * 8ull * facts.extent_bytes < facts.data_bytes) {

@@ -48,14 +48,12 @@ struct ConnectorFacts {
   uint64_t data_bytes = 0;
   uint32_t extent_bytes = 0;
   uint32_t map_bytes = 0;
-  uint32_t timeout_ms = 20000;
+  uint32_t timeout_ms = 20000;  ///< of the attempt, not of what comes of it
   uint64_t bootid = 0;
   bool led = false;     ///< this node was primary in the life before, too
   bool forced = false;  ///< the operator has said that our copy counts
   /// Our own disk has been given up: the peer has all that our count speaks of. Otherwise absent.
   std::optional<uint64_t> counted_there;
-  Checksum checksum = Checksum::kNone;
-  Compression compression = Compression::kHole;
   std::string secret;  ///< shared with the peer; empty: none
 };
 

@@ -51,7 +51,7 @@ class RingDialer final : public Dialer {
       target.source = source.address;
       target.source_size = source.size;
       target.timeout_us = end_us - now;
-      target.user_timeout_ms = timeout_ms;
+      target.user_timeout_ms = tuning_.settings.timeout_ms;
       rc = co_await connect_tcp(ring_, target, out, &cancel_);
       if (rc == 0 || rc == -ECANCELED) co_return rc;
     }
@@ -65,6 +65,15 @@ class RingDialer final : public Dialer {
   const EngineTuning& tuning_;
   ConnectCancel cancel_;
 };
+
+/// A primary of version 0 may be silent as long as it likes: the kernel asks whether it is there.
+void probe_when_idle(int fd) {
+  const int on = 1;
+  const int idle_seconds = 10;
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_seconds, sizeof idle_seconds);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle_seconds, sizeof idle_seconds);
+}
 
 }  // namespace
 
@@ -201,6 +210,7 @@ Task<void> Engine::Thread::run_secondary(Component& disk) {
   const int patience_ms = static_cast<int>(spec.tuning.settings.timeout_ms);
   for (const int fd : {spec.requests_fd, spec.replies_fd}) {
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience_ms, sizeof patience_ms);
+    if (spec.secondary.version < 1) probe_when_idle(fd);
   }
   auto requests = std::make_unique<SocketStream>(*ring, spec.requests_fd);
   auto replies = std::make_unique<SocketStream>(*ring, spec.replies_fd);

@@ -235,8 +235,6 @@ Task<void> Primary::attempt_once(Attempt& attempt) {
   facts.led = last_role_ == Role::kPrimary;
   facts.forced = config_.force;
   facts.counted_there = counted_there();
-  facts.checksum = settings_.checksum;
-  facts.compression = settings_.compression;
   facts.secret = settings_.secret;
   co_await connector_.attempt(facts, attempt, scope_);
   last_kind_ = attempt.kind;
@@ -290,6 +288,8 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
   Link& link = *attempt.link;
   connecting_ = &link;
   link.establish(attempt.settings);
+  // As they are now: they may have changed since the attempt began, whose patience was another.
+  link.set_codecs(settings_.checksum, settings_.compression, settings_.timeout_ms);
   const int rc = co_await adopt(attempt);
   const bool good = rc == 0 && !link.failed() && !stopping_;
   Scope synchronising;

@@ -332,6 +332,7 @@ void Secondary::say_alive() {
 }
 
 Task<void> Secondary::watch_silence() {
+  if (config_.version < 1) co_return;  // it does not know KEEPALIVE
   const uint64_t limit =
       config_.extended ? std::min<uint64_t>(kSilenceOursUs, uint64_t{config_.timeout_ms} * 1000)
                        : kSilenceOriginalUs;

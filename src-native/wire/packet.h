@@ -69,6 +69,8 @@ class PacketReader {
   /// The nv area of the next message, if it is complete in the buffer. `head()` tells why not.
   enum class Head : uint8_t { kReady, kIncomplete, kTooLong, kBadVersion };
   Head head(ConstBytes& area) const;
+  /// The version byte of the message that `head` gave.
+  uint8_t version() const { return static_cast<uint8_t>(buffer_[begin_]); }
   /// Drops the head that `head` gave. Its payload, if any, comes next.
   void consume_head();
   /// Receives more. 0, or -errno; a stream that ends between two messages gives -ENODATA, in the

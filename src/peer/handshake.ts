@@ -161,14 +161,23 @@ function isProven({ bytes }: NvArea, auth: PeerAuth | null): boolean {
   return timingSafeEqual(bytes.subarray(at), authEntry(auth, bytes.subarray(0, at)));
 }
 
+/**
+ * The version for both. Peers before version 2 do not know the field, and only the first of them
+ * have a 0 in their heads.
+ */
+function commonVersion(area: NvArea, headVersion: number): number {
+  const offered = area.get('version', 'uint8') ?? 0;
+  return offered === 0 ? Math.min(headVersion, 1) : Math.min(offered, VERSION);
+}
+
 /** What a first message is answered; nothing of it is believed. */
 function judgeFirst(
   area: NvArea,
   { secret: readSecret }: KnownResource,
   random: () => Uint8Array,
+  headVersion: number,
 ): Pending | { readonly text: string; readonly why?: string } {
-  const offered = area.get('version', 'uint8') ?? 0;
-  const version = Math.min(offered === 0 ? 1 : offered, VERSION);
+  const version = commonVersion(area, headVersion);
   const extended = version === VERSION && announcesOurs(area);
   let secret: Uint8Array | null;
   try {
@@ -187,11 +196,13 @@ function judgeFirst(
 /**
  * Checks 3 to 8 of the set-up, in their order, then the proof of the secret.
  * @param random  gives 16 fresh random bytes; asked only for a first message that is good
+ * @param headVersion  the version byte of the message
  */
 export function judge(
   area: NvArea,
   lookup: (resource: string) => KnownResource | undefined,
   random: () => Uint8Array,
+  headVersion = 1,
 ): Verdict {
   const resource = area.get('resource', 'string');
   if (resource === undefined) return { kind: 'drop', why: 'no resource is named' };
@@ -223,7 +234,7 @@ export function judge(
     if (!isProven(area, pending.auth)) return refuse(REFUSAL.unproven);
     return { kind: 'second', resource, hello: readHello(area, pending) };
   }
-  const fresh = judgeFirst(area, known, random);
+  const fresh = judgeFirst(area, known, random, headVersion);
   if ('text' in fresh) return refuse(fresh.text, fresh);
   const strange = fresh.auth === null && area.has('nonce');
   return { kind: 'first', resource, pending: fresh, reply: encodeFirstReply(fresh), strange };
@@ -235,6 +246,8 @@ export class MessageReader {
   #size = 0;
   /** Of the whole message; known once its head is there. */
   #wanted: number | undefined;
+  /** What its head says; known with the message. */
+  version = 1;
 
   /**
    * @returns the message's area, or undefined while bytes are missing
@@ -258,6 +271,8 @@ export class MessageReader {
       decodeMessageHead(Buffer.concat([bytes.subarray(0, 1), Buffer.alloc(MESSAGE_HEAD_BYTES)]));
       return undefined;
     }
-    return MESSAGE_HEAD_BYTES + decodeMessageHead(bytes).length;
+    const { version, length } = decodeMessageHead(bytes);
+    this.version = version;
+    return MESSAGE_HEAD_BYTES + length;
   }
 }

@@ -228,6 +228,7 @@ export class PeerListener {
           area,
           (resource) => this.#lookup(resource, ip),
           () => randomBytes(TOKEN_BYTES),
+          reader.version,
         );
         this.#obey(verdict, socket, ip);
       } catch (error) {

@@ -60,9 +60,14 @@ export class Wire {
     return taken;
   }
 
+  /** The version byte of the next message, and its area. */
+  async packet(): Promise<{ version: number; area: NvArea }> {
+    const { version, length } = decodeMessageHead(await this.bytes(MESSAGE_HEAD_BYTES));
+    return { version, area: decodeNv(await this.bytes(length)) };
+  }
+
   async message(): Promise<NvArea> {
-    const head = decodeMessageHead(await this.bytes(MESSAGE_HEAD_BYTES));
-    return decodeNv(await this.bytes(head.length));
+    return (await this.packet()).area;
   }
 
   async end(ms = WAIT_MS): Promise<void> {

@@ -654,14 +654,15 @@ SecondReply good_answer() {
 
 /// Plays the set-up up to the answer, with an empty map of the size that it names. The replies'
 /// wire. One of ours answers with the epoch that it was asked in, `off` by so much.
-Wire* set_up(ScriptedSecondary& script, SecondReply answer, bool ours = false, uint64_t off = 0) {
+Wire* set_up(ScriptedSecondary& script, SecondReply answer, bool ours = false, uint64_t off = 0,
+             uint8_t version = 2) {
   Wire* one = script.wire(0);
   one->next(script.loop);
   ByteVector bytes(1024);
   FirstReply hello;
-  hello.version = 2;
+  hello.version = version;
   if (ours) hello.ext = kExtExtended;
-  bytes.resize(encode_first_reply(Bytes(bytes), 2, hello));
+  bytes.resize(encode_first_reply(Bytes(bytes), version, hello));
   one->send(script.loop, bytes);
   Wire* two = script.wire(1);
   const ByteVector question = two->next(script.loop);
@@ -670,7 +671,7 @@ Wire* set_up(ScriptedSecondary& script, SecondReply answer, bool ours = false, u
     answer.extension = {kExtExtended, asked->extension.epoch + off, 1, {}};
   }
   bytes.resize(1024);
-  bytes.resize(encode_second_reply(Bytes(bytes), 2, answer));
+  bytes.resize(encode_second_reply(Bytes(bytes), version, answer));
   bytes.resize(bytes.size() + answer.payload.size_bytes);
   one->send(script.loop, bytes);
   script.loop.advance(kSecond / 10);
@@ -778,6 +779,66 @@ TEST(peer, "data of a secondary that are not what it says are not read (R-19)") 
     CHECK(two->ended);
     CHECK(done);
     CHECK_EQ(error, EIO);
+  }
+}
+
+TEST(peer, "an idle primary keeps originals of version 1 and 2 alive, and leaves version 0 alone") {
+  for (const uint8_t version : {uint8_t{0}, uint8_t{1}, uint8_t{2}}) {
+    ScriptedSecondary script(Replication::kFullsync, small_extents());
+    Wire* two = set_up(script, good_answer(), false, 0, version);
+    REQUIRE(two != nullptr);
+    unsigned keepalives = 0;
+    const uint64_t begin_us = script.loop.now_us();
+    while (script.loop.now_us() < begin_us + 25 * kSecond) {
+      const ByteVector got = script.wires[0]->next(script.loop);
+      if (got.empty()) continue;
+      RequestMessage request;
+      REQUIRE(decode_request(ConstBytes(got).subspan(kHeadBytes), request).has_value());
+      CHECK_EQ(static_cast<unsigned>(got[0]), unsigned{version});
+      if (request.cmd == Command::kKeepalive) {
+        CHECK_EQ(request.fields, kHasCmd);
+        ++keepalives;
+      } else {
+        two->send(script.loop, reply_bytes(ReplyMessage::done(request.seq, 0)));
+      }
+    }
+    CHECK(script.primary->stats().complete);
+    CHECK_EQ(keepalives, version == 0 ? 0u : 2u);
+  }
+}
+
+TEST(peer, "an original that owes an answer for the timeout is given up, and nothing is lost") {
+  ScriptedSecondary script(Replication::kFullsync, small_extents());
+  Wire* two = set_up(script, good_answer());
+  REQUIRE(script.serving);
+  bool done = false;
+  int error = 0;
+  script.begin(4096, pattern(1, 4096), done, error);
+  next_request(script, Command::kWrite);
+  script.loop.advance(18 * kSecond);
+  CHECK(!done && !two->ended);
+  script.loop.advance(4 * kSecond);
+  CHECK(done && two->ended);
+  CHECK_EQ(error, 0);
+  CHECK_EQ(script.metadata().localcnt, 1u);
+}
+
+TEST(peer, "a silent original is given up after 20 s, unless it keeps alive or has version 0") {
+  for (const uint8_t version : {uint8_t{0}, uint8_t{1}, uint8_t{2}}) {
+    for (const bool alive : {false, true}) {
+      if (version == 0 && alive) continue;  // it has no such message
+      SecondaryConfig config = plain_config();
+      config.version = version;
+      config.timeout_ms = 1000;
+      ScriptedPrimary script(original_metadata(), config);
+      script.one->next(script.loop);
+      for (unsigned i = 0; i < 6; ++i) {
+        script.loop.advance(9 * kSecond);
+        CHECK_EQ(script.ended, version > 0 && !alive && i >= 2);
+        if (alive) script.one->send(script.loop, request_bytes(RequestMessage::keepalive()));
+      }
+      CHECK(script.two->got.empty());
+    }
   }
 }
 

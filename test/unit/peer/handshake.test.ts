@@ -32,10 +32,11 @@ function vectors<T>(name: string): T {
 }
 const TOKEN = Buffer.from('a0a1a2a3a4a5a6a7a8a9aaabacadaeaf', 'hex');
 
-function read(bytes: Buffer): NvArea {
-  const area = new MessageReader().push(bytes);
+function read(bytes: Buffer): { area: NvArea; version: number } {
+  const reader = new MessageReader();
+  const area = reader.push(bytes);
   if (area === undefined) throw new Error('bytes are missing');
-  return area;
+  return { area, version: reader.version };
 }
 
 /** Resource `data` with the role, open to the peer; resource `other` belongs to another host. */
@@ -52,7 +53,8 @@ function ask(
   pending?: Pending,
   secret?: () => Uint8Array | null,
 ): Verdict {
-  return judge(read(bytes), table(role, pending, secret), () => TOKEN);
+  const { area, version } = read(bytes);
+  return judge(area, table(role, pending, secret), () => TOKEN, version);
 }
 
 function replyOf(verdict: Verdict): string | undefined {
@@ -124,6 +126,20 @@ function broken(name: string): Buffer {
   if (bytes === undefined) throw new Error(`no vector ${name}`);
   return bytes;
 }
+
+handshake('who names no version has that of its head, 1 at most', () => {
+  const resource: NvEntry = { name: 'resource', type: 'string', value: 'data' };
+  for (const [head, version] of [
+    [0, 0],
+    [1, 1],
+    [2, 1],
+  ] as const) {
+    const verdict = ask(encodeMessage(head, [resource]));
+    if (verdict.kind !== 'first') throw new Error(verdict.kind);
+    assert.is(verdict.pending.version, version);
+    assert.is(verdict.reply[0], version, 'in the head of the answer');
+  }
+});
 
 handshake('an empty area is a message without fields', () => {
   assert.is(ask(broken('empty-nv')).kind, 'drop');
