@@ -104,7 +104,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'first-pass-counts',
     file: 'engine/primary.cc',
-    find: 'if (attempt.peer_virgin && metadata_.metadata().localcnt == 0) {',
+    find: 'if (lacks_all && metadata_.metadata().localcnt == 0) {',
     replace: 'if (false) {',
   },
   {
@@ -636,6 +636,12 @@ export const MUTANTS: readonly Mutant[] = [
     guard: 'power-cut-beside-an-original',
     file: 'engine/primary.cc',
     find: 'attempt.source = SyncSource::kSecondary;  // guard:power-cut-beside-an-original',
+    replace: '',
+  },
+  {
+    guard: 'new-disk-gives-nothing-back',
+    file: 'engine/primary.cc',
+    find: 'if (wants_all(attempt, extents)) return false;',
     replace: '',
   },
   {

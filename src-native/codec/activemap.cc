@@ -1,5 +1,6 @@
 #include "codec/activemap.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/assert.h"
@@ -488,6 +489,15 @@ void Activemap::store_end(uint32_t sector, bool ok) {
 void Activemap::render(Bytes out) const {
   HAST_ASSERT_OP(out.size(), ==, map_bytes());
   std::memcpy(out.data(), state_->wanted.words(), out.size());
+}
+
+bool marks_all(ConstBytes map, uint32_t extents) {
+  const uint32_t whole = extents / 8;
+  const auto rest = static_cast<std::byte>((1u << (extents % 8)) - 1);
+  if (map.size() < whole + (rest != std::byte{0} ? 1 : 0)) return false;
+  const auto full = [](std::byte bits) { return bits == std::byte{0xff}; };
+  return std::ranges::all_of(map.first(whole), full) &&
+         (rest == std::byte{0} || (map[whole] & rest) == rest);
 }
 
 }  // namespace hast

@@ -110,4 +110,8 @@ class Activemap {
   std::unique_ptr<State> state_;
 };
 
+/// Does a map that was rendered, or sent by a peer, mark each of `extents` extents? What lies
+/// behind them means nothing; a map that is too short does not.
+bool marks_all(ConstBytes map, uint32_t extents);
+
 }  // namespace hast

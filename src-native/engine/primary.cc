@@ -26,13 +26,17 @@ PeerWord word_of(const Attempt& attempt) {
           attempt.peer_remotecnt, ours ? attempt.peer_generation : 0};
 }
 
+/// As a new disk does until a primary has stored that all is to be copied to it.
+bool wants_all(const Attempt& attempt, uint32_t extents) {
+  return marks_all(ConstBytes(attempt.map), extents);
+}
+
 /// Has an original what our machine lost with its power? Of two of ours the secondary says so
 /// (`decide`); an original cannot be asked, but nobody has written alone since. One that wants all
 /// to be copied to it has nothing.
-bool has_what_we_lost(const Attempt& attempt, const Metadata& own) {
-  const auto marked = [](std::byte bits) { return bits == std::byte{0xff}; };
-  const bool wants_all = !attempt.map.empty() && std::ranges::all_of(attempt.map, marked);
-  return !attempt.settings.extended && !attempt.peer_virgin && !wants_all &&
+bool has_what_we_lost(const Attempt& attempt, const Metadata& own, uint32_t extents) {
+  if (wants_all(attempt, extents)) return false;  // guard:new-disk-gives-nothing-back
+  return !attempt.settings.extended && !attempt.peer_virgin &&
          attempt.peer_localcnt == own.remotecnt && attempt.peer_remotecnt == own.localcnt;
 }
 
@@ -355,7 +359,7 @@ Task<int> Primary::adopt(Attempt& attempt) {
   if (counting_ || told != attempt.sent_localcnt) co_return -EAGAIN;
   peer_ = word_of(attempt);
   const bool fell = metadata_.extra().lost_cache(config_.bootid) && !config_.force;
-  if (fell && has_what_we_lost(attempt, metadata_.metadata())) {
+  if (fell && has_what_we_lost(attempt, metadata_.metadata(), map_->extent_count())) {
     attempt.source = SyncSource::kSecondary;  // guard:power-cut-beside-an-original
     host_.log(LogLevel::kInfo,
               "This machine went down: what it had not flushed is copied from the peer.");
@@ -436,8 +440,13 @@ Task<int> Primary::agree_on_source(const Attempt& attempt) {
 /// Counters, map and flags as both sides must find them whatever happens from here on.
 Task<int> Primary::store_agreement(const Attempt& attempt) {
   const bool from_peer = attempt.source == SyncSource::kSecondary;
+  // Also when an original took the resource on over a connection that ended before this was stored;
+  // one of ours says by itself what it lacks.
+  const bool original = !attempt.settings.extended && !from_peer;
+  const bool lacks_all =
+      attempt.peer_virgin || (original && wants_all(attempt, map_->extent_count()));
   // guard:first-pass-counts
-  if (attempt.peer_virgin && metadata_.metadata().localcnt == 0) {
+  if (lacks_all && metadata_.metadata().localcnt == 0) {
     const int rc = co_await update_metadata(
         [](Metadata& metadata, Extra&, Primary&) { metadata.localcnt = 1; });
     if (rc != 0) co_return rc;

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 #include "sim/attempt.h"
 
@@ -43,6 +44,15 @@ struct Board {
   } workers[kJobsMax];
 };
 
+/// Processor time that a process has used; -1: it is no more. Not that of the clock on the wall:
+/// where others have the processor, a schedule takes as long as they like.
+int64_t used_s(pid_t pid) {
+  clockid_t clock{};
+  timespec used{};
+  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0) return -1;
+  return used.tv_sec;
+}
+
 int64_t now_s() {
   return std::chrono::duration_cast<std::chrono::seconds>(
              std::chrono::steady_clock::now().time_since_epoch())
@@ -64,7 +74,7 @@ void add_finding(Board& board, uint64_t seed, const std::string& problem) {
   while (now_s() < until_s) {
     const uint64_t seed = board.next_seed++;
     me.seed = seed;
-    me.since_s = now_s();
+    me.since_s = used_s(getpid());
     const Outcome outcome = attempt(make_plan(seed), nullptr);
     ++board.schedules;
     board.operations += outcome.operations;
@@ -82,6 +92,7 @@ void start(Board& board, unsigned index, int64_t until_s) {
   const pid_t pid = fork();
   if (pid < 0) std::abort();
   if (pid == 0) work(board, index, until_s);
+  board.workers[index].since_s = 0;
   board.workers[index].pid = pid;
 }
 
@@ -106,8 +117,7 @@ bool reap(Board& board, unsigned jobs, int64_t until_s) {
 void kill_late(Board& board, unsigned jobs) {
   for (unsigned i = 0; i < jobs; ++i) {
     auto& worker = board.workers[i];
-    if (worker.since_s != 0 && now_s() - worker.since_s > kScheduleSecondsMax) {
-      worker.since_s = now_s();
+    if (used_s(worker.pid) - worker.since_s > kScheduleSecondsMax) {
       kill(worker.pid, SIGKILL);
     }
   }

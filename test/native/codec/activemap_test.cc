@@ -550,6 +550,25 @@ class Model {
   bool open_[2] = {};
 };
 
+TEST(activemap, "a map marks all when every extent is marked, whatever lies behind them") {
+  for (uint32_t extents = 1; extents <= 40; extents++) {
+    Activemap map(uint64_t{extents} * 4096, 4096, 0, 512);
+    CHECK(!marks_all(rendered(map), extents));
+    map.mark_sync(0, uint64_t{extents} * 4096);
+    const ByteVector full = rendered(map);
+    CHECK(marks_all(full, extents));
+    CHECK(marks_all(ConstBytes(full).first((extents + 7) / 8), extents));
+    CHECK(!marks_all(ConstBytes(full).first((extents - 1) / 8), extents));
+    CHECK(!marks_all(full, extents + 1));
+    for (uint32_t missing = 0; missing < extents; missing++) {
+      ByteVector less = full;
+      less[missing / 8] ^= std::byte{1} << (missing % 8);
+      CHECK(!marks_all(less, extents));
+    }
+    CHECK(marks_all(ByteVector(64, std::byte{0xff}), extents));
+  }
+}
+
 }  // namespace
 
 TEST(activemap,

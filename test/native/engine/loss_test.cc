@@ -721,6 +721,67 @@ TEST(loss, "a power cut of the primary, which serves again, takes nothing that t
   }
 }
 
+constexpr uint64_t kLate = (3u << 20) - 8192;  // what a pass comes to last
+
+/// A new disk beside an original has taken the resource on, and the primary, whose copy is in sync
+/// and flushed, loses power before it has noted that all is to be copied.
+void lose_power_beside_a_new_disk(Pair& pair, const std::vector<std::byte>& bytes, uint64_t us) {
+  pair.connect();
+  CHECK_EQ(pair.write(pair.a(), kLate, bytes), 0);
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  CHECK(pair.settle(pair.a()));
+  pair.a().life()->disk->set_delay(1, 200000);
+  pair.b().crash();
+  pair.b().replace_disk();
+  pair.b().become_secondary();
+  CHECK(pair.loop.run_until([&] { return pair.b().metadata().resuid != 0; }, 5 * kSecond));
+  pair.loop.advance(us);
+  pair.a().power_cut(us);
+  pair.loop.advance(kSecond);
+  pair.a().become_primary();
+}
+
+PairOptions beside_an_original(bool both) {
+  PairOptions options;
+  options.original_peer = both;
+  options.original_node = both ? -1 : 1;
+  return options;
+}
+
+TEST(loss, "a new disk beside an original gives nothing back after the primary's power cut (F)") {
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    Pair pair(beside_an_original(seed % 2 == 0));
+    const auto bytes = pattern(seed, 8192);
+    lose_power_beside_a_new_disk(pair, bytes, seed * 125);
+    CHECK(pair.run_until_serving(pair.a()));
+    CHECK(read_back(pair, pair.a(), kLate, 8192) == bytes);
+    CHECK(pair.settle(pair.a()));
+    CHECK(read_back(pair, pair.a(), kLate, 8192) == bytes);
+  }
+}
+
+TEST(loss, "nor does it after a second power cut, in the pass to it (F)") {
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    Pair pair(beside_an_original(seed % 2 == 0));
+    const auto bytes = pattern(seed, 8192);
+    lose_power_beside_a_new_disk(pair, bytes, seed * 125);
+    const auto copies = [&] {
+      return pair.a().primary() != nullptr &&
+             pair.a().primary()->stats().counters.sync_bytes_done > 0;
+    };
+    CHECK(pair.run_until_serving(pair.a()));
+    pair.a().life()->disk->set_delay(1, 50000);
+    CHECK(pair.loop.run_until(copies, 10 * kSecond));
+    CHECK(pair.a().primary()->stats().sync_bytes_left > 0);
+    pair.a().power_cut(seed);
+    pair.loop.advance(kSecond);
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    CHECK(pair.settle(pair.a()));
+    CHECK(read_back(pair, pair.a(), kLate, 8192) == bytes);
+  }
+}
+
 TEST(loss, "a secondary that lost power is not promoted unasked while its peer is away (rule 16)") {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     Pair pair;
