@@ -264,6 +264,7 @@ export class Supervisor {
     this.#takeSecret();
     this.#watchSecret();
     this.#reconfigure();
+    await this.#stats(); // answered behind the change: it is in force
   }
 
   #await(role: Role): Promise<void> {

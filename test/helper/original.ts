@@ -37,7 +37,7 @@ export interface OriginalPrimaryFacts {
   readonly localcnt?: number;
   readonly remotecnt?: number;
   /** Version in the head of the first message: what was agreed on last. */
-  readonly headVersion?: number;
+  readonly headVersion?: number | undefined;
 }
 
 export interface Answer {

@@ -508,6 +508,8 @@ export interface PairOptions {
   readonly network?: Network;
   /** Of `hastctl create`. */
   readonly create?: readonly string[];
+  /** The other node is played by the test. */
+  readonly only?: NodeName;
   /** Node's own flags for both daemons. */
   readonly flags?: readonly string[];
   /** More of the environment of both daemons. */
@@ -569,8 +571,9 @@ export class Pair {
         await disk.truncate(options.diskBytes ?? 34 * MIB);
         await disk.close();
       }
-      await Promise.all([pair.a, pair.b].map((node) => pair.create(node)));
-      await Promise.all([pair.a.start(), pair.b.start()]);
+      const nodes = [pair.a, pair.b].filter(({ name }) => name === (options.only ?? name));
+      await Promise.all(nodes.map((node) => pair.create(node)));
+      await Promise.all(nodes.map((node) => node.start()));
       return pair;
     } catch (error) {
       await pair.close();
