@@ -1,24 +1,11 @@
 // One real hastd in the foreground, in a folder of its own, ended by its process.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { until } from './deadline.ts';
 import { type Answer, ask } from './http.ts';
 
 const PROGRAM = new URL('../../src/bin/hastd.ts', import.meta.url).pathname;
 const TSX = import.meta.resolve('tsx');
-
-/** A port of 127.0.0.1 that was free a moment ago. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' ? (address?.port ?? 0) : 0));
-    });
-  });
-}
 
 export interface Setup {
   readonly directory: string;

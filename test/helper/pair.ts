@@ -23,8 +23,8 @@ import {
   type WorkerStatus,
 } from '../../src/control/protocol.ts';
 import { until } from './deadline.ts';
-import { freePort } from './hastd.ts';
 import { type Answer, ask } from './http.ts';
+import { freePorts, inOrderOfLane } from './lane.ts';
 import { NbdClient } from './nbd.ts';
 import { Relay } from './relay.ts';
 import { makeTempdir } from './tempdir.ts';
@@ -98,8 +98,9 @@ function findUser(): TestUser {
   const known = ['hast', 'nobody', 'daemon', 'games', 'mail', 'news', 'bin'];
   // Locked memory is counted by user: other daemons' workers would take it away from ours.
   const busy = new Set(usersAtWork());
-  const idle = (name: string) => !users.some((one) => one.name === name && busy.has(one.uid));
-  const names = wanted === undefined ? [...known.filter(idle), ...known] : [wanted];
+  const idle = users.filter(({ name, uid }) => known.includes(name) && !busy.has(uid));
+  const best = inOrderOfLane(known.filter((name) => idle.some((one) => one.name === name)));
+  const names = wanted === undefined ? [...best, ...known] : [wanted];
   const script = `require('node:fs').accessSync(${JSON.stringify(join(ROOT, 'package.json'))})`;
   for (const name of names) {
     const user = users.find((one) => one.name === name);
@@ -560,7 +561,7 @@ export class Pair {
   static async make(options: PairOptions = {}): Promise<Pair> {
     const directory = makeTempdir();
     chmodSync(directory, 0o755);
-    const ports = [await freePort(), await freePort()] as const;
+    const ports = await freePorts();
     const relays = options.relay === true ? await Promise.all(ports.map(Relay.make)) : [];
     const pair = new Pair(options, directory, ports, relays);
     try {

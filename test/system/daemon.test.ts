@@ -19,7 +19,8 @@ import {
 import { decodeNv, encodeMessage } from '../../src/nv.ts';
 import { until, withDeadline } from '../helper/deadline.ts';
 import { writeComponent } from '../helper/fake-host.ts';
-import { freePort, Hastd, type Setup, writeConfig } from '../helper/hastd.ts';
+import { Hastd, type Setup, writeConfig } from '../helper/hastd.ts';
+import { freePorts } from '../helper/lane.ts';
 import { notRoot, unless } from '../helper/skip.ts';
 import { inTempdir } from '../helper/tempdir.ts';
 
@@ -39,7 +40,7 @@ function bench(
   return withDeadline(120_000, () =>
     inTempdir(async (directory) => {
       chmodSync(directory, 0o755);
-      const port = await freePort();
+      const [port] = await freePorts();
       // A folder of its own cannot be known to a test's statements.
       const resource = more.resource?.replace('HOOK', `${directory}/hook`) ?? '';
       writeConfig({ directory, port, ...more, resource });

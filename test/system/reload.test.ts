@@ -5,8 +5,8 @@ import * as assert from 'uvu/assert';
 import * as v from 'valibot';
 import { ReloadAnswerSchema } from '../../src/control/protocol.ts';
 import { until, withDeadline } from '../helper/deadline.ts';
-import { freePort } from '../helper/hastd.ts';
 import { ask } from '../helper/http.ts';
+import { freePorts } from '../helper/lane.ts';
 import { type Node, noPair, Pair, type PairOptions, withPair } from '../helper/pair.ts';
 import { unless } from '../helper/skip.ts';
 import { StampedWriter } from '../helper/writer.ts';
@@ -208,7 +208,7 @@ add(
   'control socket and listen address move; what is connected stays',
   story(async (pair) => {
     const { a, b } = pair;
-    const port = await freePort();
+    const [port] = await freePorts();
     const old = a.control;
     const subscriber = ask(old, 'GET', '/v1/events', undefined, AbortSignal.timeout(60_000));
     subscriber.catch(() => {});
