@@ -22,6 +22,9 @@ import {
   type ResourceStatus,
   type WorkerStatus,
 } from '../../src/control/protocol.ts';
+import { LIMITS } from '../../src/limits.ts';
+import { decodeBlock } from '../../src/metadata.ts';
+import type { MetadataFields } from '../../src/native.ts';
 import { until } from './deadline.ts';
 import { type Answer, ask } from './http.ts';
 import { freePorts, inOrderOfLane } from './lane.ts';
@@ -418,7 +421,40 @@ export class Node {
     return resources[0] ?? {};
   }
 
+  async bytes(position: number, size: number): Promise<Buffer> {
+    const file = await open(this.disk, 'r');
+    try {
+      return (await file.read(Buffer.alloc(size), { position })).buffer;
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** The nine fields, without a process for them. */
+  async metadata(): Promise<MetadataFields> {
+    return decodeBlock(await this.bytes(0, LIMITS.metadataBytes)).fields;
+  }
+
+  /** All data on the disk. */
+  async data(): Promise<Buffer> {
+    const { offset, datasize } = await this.metadata();
+    return this.bytes(Number(offset), Number(datasize));
+  }
+
   // ---- Status ---------------------------------------------------------------------------------
+
+  /** Changes the role, without a process for it. */
+  async take(role: 'init' | 'primary' | 'secondary'): Promise<void> {
+    const { status, text } = await this.ask('POST', '/role', JSON.stringify({ role }));
+    if (status !== 200) throw new Error(`node ${this.name}: role ${role}: ${text}`);
+  }
+
+  /** Reads the configuration again, as SIGHUP does. @throws Error when it is not taken */
+  async reload(): Promise<void> {
+    const signal = AbortSignal.timeout(60_000);
+    const { status, text } = await ask(this.control, 'POST', '/v1/reload', '', signal);
+    if (status !== 200) throw new Error(`node ${this.name}: reload: ${text}`);
+  }
 
   /** What `hastctl status --json` prints, without a process for it: tests ask often. */
   async status(): Promise<ResourceStatus> {
@@ -712,8 +748,8 @@ ${parts}}
 }
 
 async function areaOf(node: Node): Promise<{ offset: number; bytes: number }> {
-  const { localoff, datasize } = await node.dump();
-  return { offset: Number(localoff), bytes: Number(datasize) };
+  const { offset, datasize } = await node.metadata();
+  return { offset: Number(offset), bytes: Number(datasize) };
 }
 
 /** Runs `body` with a pair and cleans up, whatever happens; a failure shows both logs. */

@@ -1,13 +1,8 @@
 // Originals of version 0, 1 and 2 on the other side of a real daemon, in both roles.
 import { randomBytes } from 'node:crypto';
-import { open } from 'node:fs/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { decodeBlock } from '../../src/metadata.ts';
-import type { MetadataFields } from '../../src/native.ts';
-import type { Role } from '../../src/resource/role.ts';
 import { withDeadline } from '../helper/deadline.ts';
-import { ask } from '../helper/http.ts';
 import type { NbdClient } from '../helper/nbd.ts';
 import {
   type Answer,
@@ -48,31 +43,6 @@ function blocks(): Buffer[] {
   });
 }
 
-async function bytesOf(node: Node, position: number, size: number): Promise<Buffer> {
-  const file = await open(node.disk, 'r');
-  try {
-    return (await file.read(Buffer.alloc(size), { position })).buffer;
-  } finally {
-    await file.close();
-  }
-}
-
-/** What `hastctl dump` prints, without a process for it. */
-async function metadataOf(node: Node): Promise<MetadataFields> {
-  return decodeBlock(await bytesOf(node, 0, 4096)).fields;
-}
-
-/** The data that a node has on its disk. */
-async function dataOf(node: Node): Promise<Buffer> {
-  const { offset, datasize } = await metadataOf(node);
-  return bytesOf(node, Number(offset), Number(datasize));
-}
-
-async function take(node: Node, role: Role): Promise<void> {
-  const { status, text } = await node.ask('POST', '/role', JSON.stringify({ role }));
-  assert.is(status, 200, text);
-}
-
 function mustBeEqual(what: string, is: Buffer, wanted: Buffer): void {
   if (is.equals(wanted)) return;
   const at = is.findIndex((byte, i) => byte !== wanted[i]);
@@ -86,7 +56,7 @@ async function good(answer: Promise<Answer>): Promise<Answer> {
 }
 
 async function counters(node: Node): Promise<readonly unknown[]> {
-  const { localcnt, remotecnt } = await metadataOf(node);
+  const { localcnt, remotecnt } = await node.metadata();
   return [Number(localcnt), Number(remotecnt)];
 }
 
@@ -96,7 +66,7 @@ async function counters(node: Node): Promise<readonly unknown[]> {
 function asSecondary(body: (b: Node, pair: Pair) => Promise<void>, options: PairOptions = {}) {
   return withDeadline(LIMIT_MS, () =>
     withPair(Pair.make({ only: 'b', ...options }), async (pair) => {
-      await take(pair.b, 'secondary');
+      await pair.b.take('secondary');
       await body(pair.b, pair);
     }),
   );
@@ -144,7 +114,7 @@ for (const version of VERSIONS) {
     `an original of version ${version} as primary finds its bytes, and its habits respected`,
     asSecondary(
       async (b) => {
-        const image = Buffer.alloc(Number((await metadataOf(b)).datasize));
+        const image = Buffer.alloc(Number((await b.metadata()).datasize));
         let headVersion: number | undefined;
         for (const [turn, codec] of codecsOf(version).entries()) {
           const virgin = turn === 0;
@@ -163,8 +133,8 @@ for (const version of VERSIONS) {
           primary.close();
           await b.when('alone', ({ worker, role }) => worker === null && role === 'secondary');
         }
-        mustBeEqual('the disk', await dataOf(b), image);
-        assert.is((await metadataOf(b)).resuid, RESUID);
+        mustBeEqual('the disk', await b.data(), image);
+        assert.is((await b.metadata()).resuid, RESUID);
         assert.equal(await counters(b), [0, 0], 'a secondary does not change them');
       },
       { compression: 'lzf', checksum: version === 0 ? 'none' : 'sha256' },
@@ -188,15 +158,15 @@ add(
       `Resource unique ID mismatch (primary=5, secondary=${RESUID}).`,
     );
     await b.when('the refused one gone', ({ worker }) => worker === null);
-    await take(b, 'primary');
+    await b.take('primary');
     const acts = 'for the resource and not as secondary.';
     assert.is(await refusal({}), `Remote node acts as primary ${acts} (wait)`);
     const client = await b.connect();
     assert.is((await client.write(0, randomBytes(4 * KIB))).error, 0);
     client.destroy();
-    await take(b, 'init');
+    await b.take('init');
     assert.is(await refusal({}), `Remote node acts as init ${acts}`);
-    await take(b, 'secondary');
+    await b.take('secondary');
     assert.is(await refusal({ localcnt: 1 }), 'Split-brain condition!');
     const { lastError, role } = await b.status();
     assert.equal([lastError?.code, role], ['PEER_SPLIT_BRAIN', 'secondary']);
@@ -241,7 +211,7 @@ function asPrimary(
 ) {
   return withDeadline(LIMIT_MS, () =>
     withPair(Pair.make({ only: 'a', timeoutSeconds: 5, ...options }), async (pair) => {
-      const bytes = Number((await metadataOf(pair.a)).datasize);
+      const bytes = Number((await pair.a.metadata()).datasize);
       const original = await OriginalSecondary.make(pair.b.port, version, bytes);
       try {
         await body(pair.a, original, pair);
@@ -255,9 +225,7 @@ function asPrimary(
 
 async function reload(pair: Pair, changes: Partial<PairOptions>): Promise<void> {
   pair.writeConfig({ timeoutSeconds: 5, ...changes });
-  const { control } = pair.a;
-  const answer = await ask(control, 'POST', '/v1/reload', '', AbortSignal.timeout(20_000));
-  assert.is(answer.status, 200, answer.text);
+  await pair.a.reload();
 }
 
 async function withClient<T>(node: Node, body: (client: NbdClient) => Promise<T>): Promise<T> {
@@ -320,7 +288,7 @@ for (const version of VERSIONS) {
     `an original of version ${version} as secondary gets what it knows, in every mode`,
     asPrimary(version, async (a, original, pair) => {
       await reload(pair, { ...PLAIN });
-      await take(a, 'primary');
+      await a.take('primary');
       assert.is(original.hello?.has('virgin'), true);
       assert.is((await a.inSync()).worker?.protocolVersion, version);
       await withClient(a, async (client) => {
@@ -355,7 +323,7 @@ for (const version of VERSIONS) {
       });
       assert.equal(await counters(a), [0, 0], 'mirrored at the end of the pass');
       assert.equal([original.localcnt, original.remotecnt], [0, 0]);
-      mustBeEqual('both', original.disk, await dataOf(a));
+      mustBeEqual('both', original.disk, await a.data());
     }),
   );
 }
@@ -363,7 +331,7 @@ for (const version of VERSIONS) {
 add(
   'a reload leaves an old secondary in fullsync, and the next version 2 gets memsync',
   asPrimary(1, async (a, original, pair) => {
-    await take(a, 'primary');
+    await a.take('primary');
     await a.inSync();
     const lastWrite = () => writesOf(original.seen).at(-1)?.memsync;
     await withClient(a, async (client) => {
@@ -401,7 +369,7 @@ for (const version of VERSIONS) {
     asPrimary(
       version,
       async (a, original) => {
-        await take(a, 'primary');
+        await a.take('primary');
         await a.inSync();
         await withClient(a, async (client) => {
           for (let at = 0; at < 8 * EXTENT; at += EXTENT) await write(client, at, randomBytes(MIB));
@@ -415,7 +383,7 @@ for (const version of VERSIONS) {
           await a.inSync();
         });
         assert.equal(await counters(a), [0, 0]);
-        mustBeEqual('both', original.disk, await dataOf(a));
+        mustBeEqual('both', original.disk, await a.data());
       },
       { compression: version === 0 ? 'none' : 'hole' },
     ),
@@ -425,12 +393,12 @@ for (const version of VERSIONS) {
 add(
   'a primary that is behind reads from its original, in every mode',
   asPrimary(2, async (a, original, pair) => {
-    await take(a, 'primary');
+    await a.take('primary');
     await a.inSync();
     for (const [turn, mode] of MODES.entries()) {
       await reload(pair, { mode });
       // The original was primary alone in between, and is not any more.
-      await take(a, 'secondary');
+      await a.take('secondary');
       original.localcnt = turn + 1;
       original.codec = CODECS[turn * 3 + turn] ?? PLAIN;
       for (const extent of [1, 5, 15]) {
@@ -440,7 +408,7 @@ add(
         original.map[extent >> 3] = (original.map[extent >> 3] ?? 0) | (1 << (extent & 7));
       }
       const before = original.seen.length;
-      await take(a, 'primary');
+      await a.take('primary');
       await withClient(a, async (client) => {
         const { error, data } = await client.read(5 * EXTENT, MIB);
         assert.is(error, 0);
@@ -451,7 +419,7 @@ add(
       assert.ok(come.some(({ cmd }) => cmd === COMMAND.read));
       assert.is(writesOf(come).length, 0);
       assert.equal(await counters(a), [0, turn + 1]);
-      mustBeEqual(mode, await dataOf(a), original.disk);
+      mustBeEqual(mode, await a.data(), original.disk);
     }
   }),
 );
@@ -459,7 +427,7 @@ add(
 add(
   'a longer map of an original is taken, and what is marked behind the data means nothing',
   asPrimary(2, async (a, original) => {
-    await take(a, 'primary');
+    await a.take('primary');
     await a.inSync();
     await withClient(a, (client) => write(client, 3 * EXTENT, randomBytes(4 * KIB)));
     original.drop();
@@ -469,23 +437,23 @@ add(
     await a.when('connected again', ({ worker }) => {
       return original.connects === 2 && worker?.state === 'in-sync';
     });
-    mustBeEqual('both', original.disk, await dataOf(a));
+    mustBeEqual('both', original.disk, await a.data());
   }),
 );
 
 add(
   'a primary that had to wait for an original synchronises at once',
   asPrimary(2, async (a, original) => {
-    await take(a, 'primary');
+    await a.take('primary');
     await a.inSync();
-    await take(a, 'secondary');
+    await a.take('secondary');
     original.busy = 2;
     original.disk.fill(0x11, 0, 4 * KIB);
     original.map[0] = 1;
-    await take(a, 'primary');
+    await a.take('primary');
     await a.inSync();
     assert.equal([original.busy, original.connects], [0, 2]);
-    mustBeEqual('both', original.disk, await dataOf(a));
+    mustBeEqual('both', original.disk, await a.data());
   }),
 );
 
@@ -501,16 +469,16 @@ add(
       ];
       for (const [change, said] of wrong) {
         Object.assign(original, change);
-        await take(a, 'primary');
+        await a.take('primary');
         const { notes } = await a.when('a reason', (status) => said.test(status.notes.join()));
         assert.ok(notes.length > 0);
         await a.degraded();
         await withClient(a, (client) => write(client, 0, randomBytes(4 * KIB)));
-        await take(a, 'init');
+        await a.take('init');
       }
       // Both wrote alone.
-      Object.assign(original, { resuid: (await metadataOf(a)).resuid, localcnt: 1 });
-      await take(a, 'primary');
+      Object.assign(original, { resuid: (await a.metadata()).resuid, localcnt: 1 });
+      await a.take('primary');
       await a.when('split-brain', ({ notes }) => /Split-brain condition!/.test(notes.join()));
       assert.equal(original.seen, [], 'nothing was ever sent to it');
     },
