@@ -112,6 +112,7 @@ export class Daemon {
         folder: () => this.#workerFolder(),
         once: (text) => this.#once(text),
       }),
+      workers: () => this.#resources.size,
       dropPeer: (name: string) => this.#listener.drop(name),
       resolve: (resource: Resource) => this.#addresses(resource),
       knock: (resource: Resource) => void this.#knock(resource),

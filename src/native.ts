@@ -182,6 +182,8 @@ export interface EngineSpec extends EngineTuning {
   readonly requestsFd: number;
   readonly repliesFd: number;
   readonly hello: PeerHello | null;
+  /** Workers that the limit on locked memory is for, this one included. */
+  readonly sharers: number;
   /** Sector size of the exported device; 0: the disk's. */
   readonly sectorBytes: number;
 }

@@ -331,6 +331,7 @@ bool read_spec(Arguments& arguments, EngineSpec& spec) {
   spec.export_fd = static_cast<int>(arguments.integer_of(from, "exportFd", -1, INT32_MAX));
   spec.requests_fd = static_cast<int>(arguments.integer_of(from, "requestsFd", -1, INT32_MAX));
   spec.replies_fd = static_cast<int>(arguments.integer_of(from, "repliesFd", -1, INT32_MAX));
+  spec.sharers = static_cast<uint32_t>(arguments.integer_of(from, "sharers", 1, INT32_MAX));
   spec.block_bytes = static_cast<uint32_t>(arguments.integer_of(from, "sectorBytes", 0, 4096));
   if (arguments.bad()) return false;
   spec.primary = role == "primary";

@@ -265,15 +265,17 @@ bool same_address(const PeerAddress& a, const PeerAddress& b) {
 
 /// Pins the request buffers for the kernel. The limit is counted per user and shared by all
 /// workers, whose rings need some of it too: where it is small, only the head of each slot is
-/// pinned, which is what small requests use, and no more than an eighth of the limit.
-RegisteredBuffers pin_buffers(Ring& ring, BufferSlab& slab) {
+/// pinned, which is what small requests use, and all workers together pin no more than an eighth of
+/// the limit, or none: without its ring a worker cannot run.
+RegisteredBuffers pin_buffers(Ring& ring, BufferSlab& slab, uint32_t sharers) {
   constexpr uint64_t kPage = 4096;
   const uint64_t all = uint64_t{kRequestsMax} * kRequestBytesMax;
   rlimit limit{};
   if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0) limit.rlim_cur = 0;
   uint64_t used = kRequestBytesMax;
-  if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < 4 * all) {
-    used = round_down(limit.rlim_cur / 8 / kRequestsMax, kPage);
+  if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < 4 * all * sharers) {
+    used = round_down(limit.rlim_cur / 8 / sharers / kRequestsMax, kPage);
+    used = std::min<uint64_t>(used, kRequestBytesMax);
   }
   RegisteredBuffers pinned;
   const uint64_t bytes = kRequestsMax * slab.stride_bytes();
@@ -303,7 +305,7 @@ bool Engine::Thread::take_memory() {
     return false;
   }
   const LockReport locked = slab->lock(lzf ? slots : kRequestsMax);
-  const RegisteredBuffers pinned = pin_buffers(*ring, *slab);
+  const RegisteredBuffers pinned = pin_buffers(*ring, *slab, spec.sharers);
   if (locked.error != 0 || pinned.registered_bytes < pinned.total_bytes) {
     logf(*this, LogLevel::kNotice,
          "Buffers: %llu of %llu KiB locked in memory, %llu of %llu KiB pinned by the kernel "

@@ -43,6 +43,7 @@ struct EngineSpec {
   EngineTuning tuning;
   SecondaryConfig secondary;
   uint64_t bootid = 0;
+  uint32_t sharers = 1;  ///< workers that the limit on locked memory is for, this one included
 };
 
 /// What an engine tells its owner, from its own thread and in order. `kEnd` is the last.

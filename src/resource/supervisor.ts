@@ -76,6 +76,8 @@ export interface SupervisorDeps {
   /** Lets the peer know that there is a secondary now; never fails, waits for nobody. */
   readonly knock: (resource: Resource) => void;
   readonly emit: (resource: string, event: string, detail?: Detail) => void;
+  /** How many workers there may be. */
+  readonly workers: () => number;
   /** How long a start may take until `ready`; for tests. */
   readonly startMs?: number;
 }
@@ -746,6 +748,7 @@ export class Supervisor {
       role,
       force,
       hello,
+      sharers: this.#deps.workers(),
       sectorBytes: sectorSize ?? 0,
     };
   }

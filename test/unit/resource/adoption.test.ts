@@ -36,6 +36,7 @@ const SPEC: WorkerSpec = {
   role: 'primary',
   force: false,
   hello: null,
+  sharers: 1,
   sectorBytes: 0,
   replication: 'memsync',
   checksum: 'none',
@@ -82,6 +83,7 @@ function bench(
           hooks.push(args.join(' '));
           return { ended: Promise.resolve(null) };
         },
+        workers: () => 1,
         dropPeer: () => {},
         resolve: () => Promise.resolve({ peers: [], source: null }),
         knock: () => {},

@@ -118,6 +118,7 @@ function bench(
           hooks.push(args.join(' '));
           return { ended: Promise.resolve(null) };
         },
+        workers: () => 1,
         dropPeer: () => events.push('drop-peer'),
         resolve: () => Promise.resolve({ peers: [], source: null }),
         knock: () => events.push('knock'),

@@ -19,6 +19,7 @@ const SPEC: WorkerSpec = {
   role: 'primary',
   force: false,
   hello: null,
+  sharers: 1,
   sectorBytes: 0,
   replication: 'memsync',
   checksum: 'none',
