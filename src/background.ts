@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { EXIT } from './exit.ts';
 import { formatForeground, relay, type Sink, streamOf } from './log.ts';
-import { nodeFlags } from './resource/process.ts';
+import { nodeFlags } from './resource/node-process.ts';
 
 const MARK = 'HASTD_BACKGROUND';
 /** Names are resolved and sockets made in this time, or something is very wrong. */

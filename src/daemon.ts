@@ -19,9 +19,11 @@ import { reloadAnswer, tellReload } from './reload.ts';
 import { adoptWorkers } from './resource/adoption.ts';
 import { DeviceClaims } from './resource/component.ts';
 import { hookStarter } from './resource/hooks.ts';
-import { verifyInstallation, workerEntry, workerLauncher } from './resource/process.ts';
+import { workerEntry } from './resource/node-process.ts';
+import { verifyInstallation, workerLauncher } from './resource/process.ts';
 import { readSecret } from './resource/secret.ts';
 import { ResourceSet } from './resource/set.ts';
+import { Spares } from './resource/spares.ts';
 import type { PeerAddresses, Supervisor } from './resource/supervisor.ts';
 import { WorkerFolder } from './resource/worker-folder.ts';
 import { programVersion } from './resource/worker-protocol.ts';
@@ -73,6 +75,7 @@ export class Daemon {
   readonly #resolver: Resolver;
   readonly #listener: PeerListener;
   readonly #control: ControlServer;
+  readonly #spares: Spares;
   readonly #said = new Set<string>();
   #pidfile: Pidfile | undefined;
   #controlMade = false;
@@ -100,18 +103,20 @@ export class Daemon {
       nameOf: (socket) => this.#nameOf(socket),
       onProblem: (text) => log.error(text),
     });
+    const common = {
+      host: this.#host,
+      folder: () => this.#workerFolder(),
+      once: (text: string) => this.#once(text),
+    };
+    const idle = () => this.#resources.supervisors.filter((one) => one.workerPid === 0).length;
+    const spare = { ...common, entry: workerEntry(), user: () => this.#user, log };
+    this.#spares = new Spares(spare, idle);
     const deps = {
       host: this.#host,
       claims: new DeviceClaims(),
       startHook: hookStarter(options.foreground),
       log,
-      launch: workerLauncher({
-        entry: workerEntry(),
-        user: () => this.#user,
-        host: this.#host,
-        folder: () => this.#workerFolder(),
-        once: (text) => this.#once(text),
-      }),
+      launch: workerLauncher({ ...common, spares: this.#spares }),
       workers: () => this.#resources.size,
       dropPeer: (name: string) => this.#listener.drop(name),
       resolve: (resource: Resource) => this.#addresses(resource),
@@ -194,6 +199,7 @@ export class Daemon {
       const idle = this.#resources.get(name)?.role === 'init';
       if (start !== 'init' && idle) void this.#startRole(name, start);
     }
+    this.#spares.open();
     if (this.#adopted) this.#reloading = this.#catchUp();
   }
 
@@ -206,6 +212,7 @@ export class Daemon {
   async #stop(): Promise<void> {
     this.#log.info('Ending.');
     clearInterval(this.#refreshing);
+    this.#spares.close();
     this.#listener.close();
     if (!(await within(STOP_MS, this.#resources.close()))) {
       this.#log.error('Some workers have not ended in time; they end by themselves.');
@@ -292,6 +299,7 @@ export class Daemon {
     this.#config = config;
     this.#user = user;
     this.#raiseMemlock();
+    this.#spares.renew();
     if (control !== null) {
       await this.#control.listen(control);
       rmSync(before.control.path, { force: true });

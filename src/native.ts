@@ -48,6 +48,12 @@ export interface HostFunctions {
   /** Peer credentials of a connected UNIX socket. */
   peerCredentials(fd: number): { readonly pid: number; readonly uid: number; readonly gid: number };
   flock(fd: number): boolean;
+  /** Two ends that descriptors can be sent over, close-on-exec. */
+  socketPair(): readonly [number, number];
+  /** One message with 1 to 4 of them; the other process gets copies. */
+  sendDescriptors(fd: number, fds: readonly number[]): void;
+  /** Those of the next message, close-on-exec; EAGAIN when there is none. Never waits. */
+  receiveDescriptors(fd: number): readonly number[];
   /** A close-on-exec descriptor that means this process for ever; ESRCH when there is none. */
   pidfdOpen(pid: number): number;
   /** False when the process has ended. */

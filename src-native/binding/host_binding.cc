@@ -41,6 +41,8 @@ namespace hast::binding {
 namespace {
 
 constexpr int kListenBacklog = 128;
+/// In one message.
+constexpr size_t kDescriptorsMax = 4;
 constexpr uint32_t kFileSectorBytes = 512;
 /// Memory alignment that every direct I/O is content with, and the largest granule we meet.
 constexpr size_t kBufferAlign = 4096;
@@ -413,6 +415,79 @@ Napi::Value peer_credentials(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// ---- Descriptors for another process -------------------------------------------------------
+
+/// A pair of connected sockets that keep the borders of messages.
+Napi::Value socket_pair(const Napi::CallbackInfo& info) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return system_failure(info, "socketpair", "");
+  }
+  Napi::Array result = Napi::Array::New(info.Env(), 2);
+  for (uint32_t i = 0; i < 2; ++i) result.Set(i, Napi::Number::New(info.Env(), ends[i]));
+  return result;
+}
+
+/// Room for the descriptors of one message, as the kernel wants it to be aligned.
+struct DescriptorMessage {
+  alignas(cmsghdr) char control[CMSG_SPACE(kDescriptorsMax * sizeof(int))] = {};
+  char byte = 0;
+  iovec part{&byte, 1};
+  msghdr head{};
+
+  explicit DescriptorMessage(size_t count) {
+    head.msg_iov = &part;
+    head.msg_iovlen = 1;
+    head.msg_control = control;
+    head.msg_controllen = CMSG_SPACE(count * sizeof(int));
+  }
+};
+
+Napi::Value send_descriptors(const Napi::CallbackInfo& info) {
+  Arguments arguments(info, "sendDescriptors");
+  const int fd = arguments.descriptor(0);
+  const Napi::Object list = arguments.object(1);
+  if (arguments.bad()) return info.Env().Undefined();
+  const auto count = static_cast<size_t>(
+      arguments.integer_of(list, "length", 1, static_cast<int64_t>(kDescriptorsMax)));
+  int fds[kDescriptorsMax] = {};
+  for (size_t i = 0; i < count && !arguments.bad(); ++i) {
+    fds[i] = static_cast<int>(arguments.integer_of(list, std::to_string(i).c_str(), 0, INT32_MAX));
+  }
+  if (arguments.bad()) return info.Env().Undefined();
+
+  DescriptorMessage message(count);
+  cmsghdr* header = CMSG_FIRSTHDR(&message.head);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(count * sizeof(int));
+  memcpy(CMSG_DATA(header), fds, count * sizeof(int));
+  if (sendmsg(fd, &message.head, MSG_NOSIGNAL | MSG_DONTWAIT) != 1) {
+    return system_failure(info, "sendmsg", "");
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value receive_descriptors(const Napi::CallbackInfo& info) {
+  Arguments arguments(info, "receiveDescriptors");
+  const int fd = arguments.descriptor(0);
+  if (arguments.bad()) return info.Env().Undefined();
+  DescriptorMessage message(kDescriptorsMax);
+  const ssize_t got = recvmsg(fd, &message.head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (got < 0) return system_failure(info, "recvmsg", "");
+  const Napi::Env env = info.Env();
+  Napi::Array result = Napi::Array::New(env);
+  const cmsghdr* header = CMSG_FIRSTHDR(&message.head);
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) return result;
+  const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+  int fds[kDescriptorsMax] = {};
+  memcpy(fds, CMSG_DATA(header), std::min(count, kDescriptorsMax) * sizeof(int));
+  for (size_t i = 0; i < std::min(count, kDescriptorsMax); ++i) {
+    result.Set(static_cast<uint32_t>(i), Napi::Number::New(env, fds[i]));
+  }
+  return result;
+}
+
 // ---- Other processes -----------------------------------------------------------------------
 
 Napi::Value pidfd_open_js(const Napi::CallbackInfo& info) {
@@ -555,6 +630,9 @@ void register_host(Napi::Env env, Napi::Object exports) {
   add("listenTcp", listen_tcp);
   add("peerCredentials", peer_credentials);
   add("flock", flock_js);
+  add("socketPair", socket_pair);
+  add("sendDescriptors", send_descriptors);
+  add("receiveDescriptors", receive_descriptors);
   add("pidfdOpen", pidfd_open_js);
   add("pidfdSignal", pidfd_signal);
   add("setTitle", set_title);

@@ -367,10 +367,20 @@ bool Link::peer_is_silent(uint64_t now) const {
   return waiting && silence_ms > settings_.timeout_ms;
 }
 
+/// Until there is something to do about being alive: each waking costs an idle machine time.
+uint64_t Link::next_tick_us(uint64_t last_keepalive_us) const {
+  if (!settings_.extended || !established_ || keepalive_.queued) return kTickUs;
+  const uint64_t limit_us = std::min<uint64_t>(kSilenceOursMs, settings_.timeout_ms) * 1000;
+  const uint64_t silent_us = std::max(reader_.last_byte_us(), asked_us_) + limit_us + 1000;
+  const uint64_t due_us = std::min(last_keepalive_us + kKeepaliveOursUs, silent_us);
+  const uint64_t now = Loop::current().now_us();
+  return due_us > now ? due_us - now : 1;
+}
+
 Task<void> Link::run_ticker() {
   uint64_t last_keepalive_us = 0;
   while (!failed_) {
-    co_await tick_.sleep_us(kTickUs);
+    co_await tick_.sleep_us(next_tick_us(last_keepalive_us));
     if (failed_ || !established_) continue;
     const uint64_t now = Loop::current().now_us();
     if (peer_is_silent(now)) {

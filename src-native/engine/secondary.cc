@@ -14,6 +14,7 @@ namespace {
 constexpr uint64_t kSecond = 1000000;
 constexpr uint64_t kSilenceOursUs = 3 * kSecond;
 constexpr uint64_t kSilenceOriginalUs = 20 * kSecond;
+constexpr uint64_t kAliveOursUs = kSecond * 3 / 4;
 constexpr int16_t kWireEinval = 22;
 
 bool all_bytes(ConstBytes bytes, std::byte value) {
@@ -336,8 +337,12 @@ Task<void> Secondary::watch_silence() {
   const uint64_t limit =
       config_.extended ? std::min<uint64_t>(kSilenceOursUs, uint64_t{config_.timeout_ms} * 1000)
                        : kSilenceOriginalUs;
+  // Often enough for a primary that waits while we do not read; each waking costs an idle machine.
+  const uint64_t step = std::min(limit / 4, kAliveOursUs);
+  uint64_t wait = step;
   while (!closed_) {
-    co_await silence_.sleep_us(kSecond / 4);
+    co_await silence_.sleep_us(wait);
+    wait = step;
     if (closed_) break;
     const uint64_t now = Loop::current().now_us();
     // While we do not read, the silence is ours: then the primary must hear that we live, however
@@ -349,6 +354,7 @@ Task<void> Secondary::watch_silence() {
     }
     const uint64_t last = std::max(reader_.last_byte_us(), reading_since_us_);
     if (now > last && now - last > limit) close("the primary is silent");
+    wait = std::clamp<uint64_t>(last + limit + 1 - std::min(now, last + limit), 1, step);
   }
 }
 

@@ -142,7 +142,9 @@ export class WorkerDoor implements WorkerPort {
     this.#connections.delete(channel);
     if (this.#supervisor !== channel) return;
     this.#supervisor = undefined;
-    this.#orphaned(this.#settings.orphanMs);
+    // One that does nothing yet is of no use to anybody.
+    if (this.#body?.run === null) this.#body.stop();
+    else this.#orphaned(this.#settings.orphanMs);
   }
 
   #orphaned(ms: number): void {

@@ -41,6 +41,7 @@ export interface FoundNote {
 const FOLDER_MODE = 0o700;
 const NOTE_MODE = 0o600;
 const KEY_CHARS = 32;
+const SPARE = 'spare-';
 const NOTE = /^([0-9a-f]{32})\.json$/;
 
 /** A resource's name is longer than a socket's path may be. */
@@ -52,6 +53,7 @@ export class WorkerFolder {
   #path: string;
   readonly #fd: number;
   readonly #version: string;
+  #spares = 0;
 
   private constructor(path: string, fd: number, version: string) {
     this.#path = path;
@@ -76,7 +78,9 @@ export class WorkerFolder {
       if (uid !== process.getuid?.() || (mode & 0o077) !== 0) {
         throw new Error('it belongs to another user, or others may use it');
       }
-      return new WorkerFolder(path, fd, version);
+      const folder = new WorkerFolder(path, fd, version);
+      folder.#removeSpares();
+      return folder;
     } catch (cause) {
       if (fd >= 0) closeSync(fd);
       const why = cause instanceof Error ? cause.message : String(cause);
@@ -91,6 +95,17 @@ export class WorkerFolder {
   /** Short whatever the folder's path is, and good after it was moved. */
   socketOf(name: string): string {
     return this.#at(keyOf(name));
+  }
+
+  /** For a worker that has no resource yet. */
+  spareSocket(): string {
+    this.#spares += 1;
+    return this.#at(`${SPARE}${this.#spares}`);
+  }
+
+  /** Gives a spare's socket the place of the resource's. */
+  name(socket: string, name: string): void {
+    renameSync(socket, this.socketOf(name));
   }
 
   write(note: Omit<WorkerNote, 'version'>): void {
@@ -122,6 +137,13 @@ export class WorkerFolder {
     if (path === this.#path) return;
     renameSync(this.#path, path);
     this.#path = path;
+  }
+
+  /** Those of a hastd that was killed have ended with it. */
+  #removeSpares(): void {
+    for (const file of readdirSync(this.#at('.'))) {
+      if (file.startsWith(SPARE)) rmSync(this.#at(file), { force: true });
+    }
   }
 
   /** At the end; with a worker that has not ended it stays. */

@@ -8,7 +8,7 @@ import type { Logger } from '../log.ts';
 import type { EngineEvent, EngineStats, EngineTuning } from '../native.ts';
 import type { Channel } from './channel.ts';
 import type { WorkerEnd } from './role.ts';
-import { endOf } from './worker-end.ts';
+import { endOf, spawnFailed } from './worker-end.ts';
 import { parseWorkerMessage } from './worker-messages.ts';
 import type { ParentMessage, WorkerMessage } from './worker-protocol.ts';
 
@@ -138,8 +138,9 @@ export class WorkerLink implements Worker {
   }
 
   /** Something of the process could not be done; told with its end. */
-  trouble(error: Error): void {
-    this.#problem = error;
+  trouble(error: Error, runs: boolean): void {
+    if (runs) this.#problem = error;
+    else this.end(spawnFailed(error));
   }
 
   /** The child is gone; what it said last may still be on its way. */

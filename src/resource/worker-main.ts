@@ -1,5 +1,6 @@
 /**
- * The worker's program: `worker-main TITLE`, started by the supervisor and by nobody else.
+ * The worker's program: `worker-main TITLE`, started by the supervisor and by nobody else. It takes
+ * the title of its resource when it learns of it.
  * It loads the addon and little more: it lives as long as the disk above it.
  */
 import { closeSync, readdirSync, readFileSync } from 'node:fs';
@@ -7,14 +8,14 @@ import { createServer } from 'node:net';
 import { fdOf, native } from '../native.ts';
 import { WorkerBody } from './worker.ts';
 import { DOOR_LIMITS, WorkerDoor } from './worker-door.ts';
-import { programVersion, WORKER_FDS } from './worker-protocol.ts';
+import { programVersion, titleOf, WORKER_FDS } from './worker-protocol.ts';
 
 const CLOSE_ON_EXEC = 0o2000000;
 
 /** What hastd itself inherited and did not know of: Node's own descriptors are close-on-exec. */
 function closeStrays(): void {
   for (const fd of readdirSync('/proc/self/fd').map(Number)) {
-    if (fd <= WORKER_FDS.second) continue;
+    if (fd <= WORKER_FDS.gifts) continue;
     try {
       const flags = /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
       if (flags !== undefined && (Number.parseInt(flags, 8) & CLOSE_ON_EXEC) === 0) closeSync(fd);
@@ -55,7 +56,10 @@ const door = new WorkerDoor({
   exit: (code) => process.exit(code),
   die: () => process.abort(),
 });
-const body = new WorkerBody(native, door);
+const body = new WorkerBody(native, door, ({ resource, role }) => {
+  process.title = titleOf(resource, role);
+  return host.receiveDescriptors(WORKER_FDS.gifts);
+});
 
 process.on('uncaughtException', (error) => body.fault(error));
 process.on('unhandledRejection', (error) => body.fault(error));

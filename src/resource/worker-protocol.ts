@@ -1,12 +1,12 @@
 /**
  * What a supervisor and a worker say to each other: lines of JSON over the worker's UNIX socket.
- * Descriptors travel only at spawn, in `stdio`. See docs/decisions/0008.
+ * Descriptors go ahead of `start` over a pair of sockets. See docs/decisions/0008 and 0009.
  */
 import { readFileSync } from 'node:fs';
 import type { EngineEvent, EngineSpec, EngineStats, EngineTuning } from '../native.ts';
 
 /** Positions of descriptors in the worker's stdio; 0 to 2 are the usual ones. */
-export const WORKER_FDS = { door: 3, disk: 4, first: 5, second: 6 } as const;
+export const WORKER_FDS = { door: 3, gifts: 4 } as const;
 
 /** To be raised with every change of a message. */
 const WORDS = 1;
@@ -17,14 +17,12 @@ export const CHANNEL_LIMITS = {
   waitingBytes: 1 << 20,
 } as const;
 
-/**
- * The engine's spec as the parent sends it: descriptors are filled in by the worker from
- * WORKER_FDS.
- */
+/** The engine's spec as the parent sends it: descriptors are filled in by the worker. */
 export type WorkerSpec = Omit<EngineSpec, 'diskFd' | 'exportFd' | 'requestsFd' | 'repliesFd'>;
 
 export type ParentMessage =
-  | { readonly kind: 'start'; readonly spec: WorkerSpec }
+  /** `debug`: as many -d as the supervisor has; what it would not log is not sent. */
+  | { readonly kind: 'start'; readonly spec: WorkerSpec; readonly debug: number }
   /** To a worker that runs: whoever says it is its supervisor now. */
   | { readonly kind: 'adopt' }
   | { readonly kind: 'reconfigure'; readonly tuning: EngineTuning }
@@ -58,6 +56,11 @@ export type WorkerMessage =
   | { readonly kind: 'busy' }
   | { readonly kind: 'engine'; readonly event: EngineEvent }
   | { readonly kind: 'stats'; readonly id: number; readonly stats: EngineStats };
+
+/** As `pgrep -f` finds it. */
+export function titleOf(resource: string, role: string): string {
+  return `hastd: ${resource} (${role})`;
+}
 
 /** A supervisor adopts the workers of its own version only. */
 export function programVersion(): string {

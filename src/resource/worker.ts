@@ -3,14 +3,8 @@
  * JavaScript here never stops I/O: the engine has a thread of its own.
  */
 import { HastError } from '../error.ts';
-import type { EngineEvent, EngineHandle, EngineSpec, NativeModule } from '../native.ts';
-import {
-  type ParentMessage,
-  WORKER_FDS,
-  type WorkerMessage,
-  type WorkerRun,
-  type WorkerSpec,
-} from './worker-protocol.ts';
+import type { EngineEvent, EngineHandle, EngineSpec, LogLevel, NativeModule } from '../native.ts';
+import type { ParentMessage, WorkerMessage, WorkerRun, WorkerSpec } from './worker-protocol.ts';
 
 /** The way to the supervisor and out of the process. */
 export interface WorkerPort {
@@ -19,27 +13,35 @@ export interface WorkerPort {
   finish(message: WorkerMessage, code: number): void;
 }
 
-/** Where the parent put the descriptors. The role decides what the first one is. */
-function withDescriptors(spec: WorkerSpec): EngineSpec {
+/**
+ * What the process does when it learns what it is for.
+ * @returns the descriptors that came for it: the disk; the export, or both connections
+ */
+export type Prepare = (spec: WorkerSpec) => readonly number[];
+
+function withDescriptors(spec: WorkerSpec, fds: readonly number[]): EngineSpec {
+  const [diskFd = -1, first = -1, repliesFd = -1] = fds;
   const primary = spec.role === 'primary';
-  return {
-    ...spec,
-    diskFd: WORKER_FDS.disk,
-    exportFd: primary ? WORKER_FDS.first : -1,
-    requestsFd: primary ? -1 : WORKER_FDS.first,
-    repliesFd: primary ? -1 : WORKER_FDS.second,
-  };
+  const [exportFd, requestsFd] = primary ? [first, -1] : [-1, first];
+  return { ...spec, diskFd, exportFd, requestsFd, repliesFd };
+}
+
+function debugOf(level: LogLevel): number {
+  return level === 'debug2' ? 2 : level === 'debug1' ? 1 : 0;
 }
 
 export class WorkerBody {
   readonly #native: Pick<NativeModule, 'engine'>;
   readonly #port: WorkerPort;
+  readonly #prepare: Prepare;
   #engine: EngineHandle | undefined;
   #run: WorkerRun | null = null;
+  #debug = 0;
 
-  constructor(native: Pick<NativeModule, 'engine'>, port: WorkerPort) {
+  constructor(native: Pick<NativeModule, 'engine'>, port: WorkerPort, prepare: Prepare) {
     this.#native = native;
     this.#port = port;
+    this.#prepare = prepare;
   }
 
   /** What it does; null before `start`. */
@@ -51,6 +53,7 @@ export class WorkerBody {
     const { engine } = this.#native;
     switch (message.kind) {
       case 'start':
+        this.#debug = message.debug;
         this.#start(message.spec);
         break;
       case 'adopt':
@@ -90,7 +93,8 @@ export class WorkerBody {
     if (this.#run !== null) return;
     this.#run = { role: spec.role, ready: false, connected: false, stopping: false };
     try {
-      this.#engine = this.#native.engine.start(withDescriptors(spec), (event) => this.#on(event));
+      const whole = withDescriptors(spec, this.#prepare(spec));
+      this.#engine = this.#native.engine.start(whole, (event) => this.#on(event));
     } catch (error) {
       const known = error instanceof HastError ? error : new HastError('INTERNAL');
       const text = error instanceof Error ? error.message : String(error);
@@ -104,7 +108,8 @@ export class WorkerBody {
       return;
     }
     this.#note(event);
-    this.#tell(event);
+    // An idle worker says some every ten seconds, and a supervisor may have many workers.
+    if (event.type !== 'log' || debugOf(event.level) <= this.#debug) this.#tell(event);
   }
 
   #note(event: EngineEvent): void {

@@ -9,9 +9,10 @@ import type {
   EngineSpec,
   EngineStats,
 } from '../../src/native.ts';
+import { native } from '../../src/native.ts';
 import { WorkerBody } from '../../src/resource/worker.ts';
 import { WorkerDoor } from '../../src/resource/worker-door.ts';
-import { programVersion, WORKER_FDS } from '../../src/resource/worker-protocol.ts';
+import { programVersion, titleOf, WORKER_FDS } from '../../src/resource/worker-protocol.ts';
 
 const words = new Map(
   (process.env.HASTD_FAKE ?? '').split(',').map((pair) => {
@@ -121,7 +122,10 @@ const door = new WorkerDoor({
   exit: (code) => process.exit(code),
   die: () => process.abort(),
 });
-const body = new WorkerBody({ engine }, door);
+const body = new WorkerBody({ engine }, door, ({ resource, role }) => {
+  process.title = titleOf(resource, role);
+  return native.host.receiveDescriptors(WORKER_FDS.gifts);
+});
 process.on('SIGTERM', () => body.stop());
 if (has('babble')) server.on('connection', (socket) => socket.write('garbage\n'));
 else door.serve(server, body);

@@ -2,6 +2,7 @@
 import { chmodSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { ControlClient, inParallel, type ResourceReport } from '../../src/control/client.ts';
 import type { Role, WorkerStatus } from '../../src/control/protocol.ts';
+import { SPARES_MAX } from '../../src/resource/spares.ts';
 import { until } from './deadline.ts';
 import { freePort } from './hastd.ts';
 import { Node, workerUser } from './pair.ts';
@@ -72,6 +73,14 @@ export class Many {
     return reports.flatMap((one) => ('status' in one ? (one.status.worker ?? []) : []));
   }
 
+  /** As many workers as there may be are kept ready on node a. */
+  async ready(): Promise<void> {
+    const { pid } = this.a;
+    const idle = this.names.length - (await this.workers(this.a)).length;
+    const wanted = Math.min(SPARES_MAX, idle);
+    await until('workers are kept ready', 30_000, () => sparesOf(pid).length === wanted);
+  }
+
   async inSync(count: number): Promise<void> {
     await until('all are in sync', 60_000, async () => {
       const workers = await this.workers(this.a);
@@ -109,6 +118,25 @@ listen tcp4://127.0.0.1:${node.port}
 timeout 5
 ${user === undefined ? '' : `user ${user.name}\n`}`;
     writeFileSync(node.config, own + names.map(resource).join(''));
+  }
+}
+
+/** Those that have come so far that they can be given a resource. */
+function sparesOf(pid: number): readonly number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1');
+  return children
+    .split(' ')
+    .map(Number)
+    .filter((child) => child > 0 && isSpare(child));
+}
+
+function isSpare(pid: number): boolean {
+  try {
+    const title = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+    const confined = /^Seccomp:\s+2$/m.test(readFileSync(`/proc/${pid}/status`, 'latin1'));
+    return title.startsWith('hastd: (spare)') && confined;
+  } catch {
+    return false; // it has just ended
   }
 }
 

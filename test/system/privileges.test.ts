@@ -49,14 +49,16 @@ async function mustBeConfined(node: Node, role: 'primary' | 'secondary'): Promis
     assert.is(statusOf(Number(task), 'Seccomp'), '2', 'each thread');
   }
 
-  // The disk, then what the role needs. Standard error is a socket pair with some Nodes.
-  const given = [node.disk, 'socket:', ...(role === 'secondary' ? ['socket:'] : [])];
-  const wanted = ['/dev/null', '/dev/null', 'pipe:', 'socket:', ...given];
+  // What it was started with; its disk came later. Standard error is a socket pair with some Nodes.
+  const wanted = ['/dev/null', '/dev/null', 'pipe:', 'socket:', 'socket:'];
+  const disks: string[] = [];
   for (const [fd, to] of descriptorsOf(pid)) {
     const shown = fd === 2 ? to.replace('socket:', 'pipe:') : to;
     if (fd < wanted.length) assert.is(shown, wanted[fd], `descriptor ${fd}`);
+    else if (shown.startsWith(node.directory)) disks.push(shown);
     else assert.match(shown, OWN, `descriptor ${fd}`);
   }
+  assert.equal(disks, [node.disk]);
   assert.is(readlinkSync(`/proc/${pid}/cwd`), '/');
 }
 

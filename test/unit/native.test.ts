@@ -31,7 +31,7 @@ function errnoOf(body: () => unknown): string | undefined {
 const door = suite('native');
 
 door('every function answers wrong arguments with a TypeError or a HastError', () => {
-  const takesNothing = ['confine', 'limits'];
+  const takesNothing = ['confine', 'limits', 'socketPair'];
   const wrong: unknown[][] = [
     [],
     [undefined, undefined, undefined, undefined],
@@ -184,6 +184,38 @@ door(
     } finally {
       host.closeFd(fd);
       child.kill('SIGKILL');
+    }
+  }),
+);
+
+door('descriptors go to whoever has the other end, whole or not at all', () =>
+  inTempdir((directory) => {
+    const [one, other] = host.socketPair();
+    const path = join(directory, 'a');
+    writeFileSync(path, 'mine');
+    const file = openSync(path, 'r');
+    try {
+      assert.is(
+        errnoOf(() => host.receiveDescriptors(other)),
+        'EAGAIN',
+      );
+      host.sendDescriptors(one, [file, file]);
+      closeSync(file);
+      const got = host.receiveDescriptors(other);
+      assert.is(got.length, 2);
+      for (const fd of got) {
+        assert.is(readFileSync(`/proc/self/fd/${fd}`, 'utf8'), 'mine');
+        assert.match(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'), /flags:\s*02/);
+        closeSync(fd);
+      }
+      assert.is(
+        errnoOf(() => host.sendDescriptors(one, [file])),
+        'EBADF',
+      );
+      assert.throws(() => host.sendDescriptors(one, []), TypeError);
+    } finally {
+      closeSync(one);
+      closeSync(other);
     }
   }),
 );

@@ -11,13 +11,14 @@ import { Logger } from '../../../src/log.ts';
 import { native } from '../../../src/native.ts';
 import { adoptWorkers } from '../../../src/resource/adoption.ts';
 import { DeviceClaims } from '../../../src/resource/component.ts';
-import { nodeFlags, titleOf } from '../../../src/resource/process.ts';
+import { nodeFlags } from '../../../src/resource/node-process.ts';
 import { ResourceSet } from '../../../src/resource/set.ts';
 import type { Supervisor, SupervisorDeps } from '../../../src/resource/supervisor.ts';
 import { WorkerFolder } from '../../../src/resource/worker-folder.ts';
 import {
   encodeMessage,
   programVersion,
+  titleOf,
   type WorkerSpec,
 } from '../../../src/resource/worker-protocol.ts';
 import { until, withDeadline } from '../../helper/deadline.ts';
@@ -98,13 +99,17 @@ function bench(
           orphan: async (words) => {
             folder.write({ role: 'primary', device: 'file:1', resource });
             const path = folder.socketOf('data');
-            const fds = [host.listenUnix(path, 0o600, -1, -1), openSync(resource.local, 'r+')];
+            const door = host.listenUnix(path, 0o600, -1, -1);
+            const [ours, theirs] = host.socketPair();
+            const disk = openSync(resource.local, 'r+');
+            host.sendDescriptors(ours, [disk, door]);
+            const fds = [door, theirs, disk, ours];
             const child = spawn(
               process.execPath,
               [...nodeFlags(), ENTRY, 'hastd: data (primary)'],
               {
                 argv0: titleOf('data', 'primary').padEnd(80),
-                stdio: ['ignore', 'ignore', 'inherit', ...fds, 'pipe', 'ignore'],
+                stdio: ['ignore', 'ignore', 'inherit', door, theirs],
                 env: { ...process.env, HASTD_FAKE: `alone,orphan=20000,${words}` },
               },
             );
@@ -116,7 +121,7 @@ function bench(
               said += text;
             });
             first.on('error', () => {});
-            first.write(encodeMessage({ kind: 'start', spec: SPEC }));
+            first.write(encodeMessage({ kind: 'start', spec: SPEC, debug: 0 }));
             const sign = words.includes('babble') ? 'garbage' : 'resuid';
             await until('a worker that runs', 10_000, () => said.includes(sign));
             if (words === '') await until('ready', 10_000, () => said.includes('"ready"'));

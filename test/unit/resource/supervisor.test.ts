@@ -9,6 +9,7 @@ import { Logger } from '../../../src/log.ts';
 import { native } from '../../../src/native.ts';
 import { DeviceClaims } from '../../../src/resource/component.ts';
 import { workerLauncher } from '../../../src/resource/process.ts';
+import { Spares } from '../../../src/resource/spares.ts';
 import { type Newcomer, Supervisor } from '../../../src/resource/supervisor.ts';
 import { WorkerFolder } from '../../../src/resource/worker-folder.ts';
 import { programVersion } from '../../../src/resource/worker-protocol.ts';
@@ -102,18 +103,20 @@ function bench(
       const fakes: Fake[] = [];
       const host = makeFakeHost();
       writeComponent(`${directory}/disk`, 'data');
+      const log = Logger.root(({ level, text }) => lines.push(`${level} ${text}`), 0);
       const folder = WorkerFolder.open(`${directory}/workers`, programVersion());
+      const common = {
+        host: { ...native.host, setIoFlusher: () => true },
+        folder: () => folder,
+        once: () => {},
+      };
+      const spare = { ...common, entry: ENTRY, user: () => null, log };
+      const spares = new Spares(spare, () => 0);
       const deps = {
         host,
         claims: new DeviceClaims(),
-        log: Logger.root(({ level, text }) => lines.push(`${level} ${text}`), 0),
-        launch: workerLauncher({
-          entry: ENTRY,
-          user: () => null,
-          host: { ...native.host, setIoFlusher: () => true },
-          folder: () => folder,
-          once: () => {},
-        }),
+        log,
+        launch: workerLauncher({ ...common, spares }),
         startHook: (_path: string, args: readonly string[]) => {
           hooks.push(args.join(' '));
           return { ended: Promise.resolve(null) };

@@ -57,29 +57,31 @@ function bench(start?: () => never) {
         did.push(`exit ${code}`);
       },
     },
+    ({ role }) => (role === 'primary' ? [14, 15] : [14, 15, 16]),
   );
   return { body, did, sent, specs, event: (event: EngineEvent) => onEvent(event) };
 }
 
-worker('knows the descriptors by their places and the role', () => {
+worker('knows the descriptors by their order and the role', () => {
   const primary = bench();
-  primary.body.receive({ kind: 'start', spec: SPEC });
+  primary.body.receive({ kind: 'start', spec: SPEC, debug: 0 });
   const fds = ({ diskFd, exportFd, requestsFd, repliesFd }: EngineSpec) => [
     diskFd,
     exportFd,
     requestsFd,
     repliesFd,
   ];
-  assert.equal(primary.specs.map(fds), [[4, 5, -1, -1]]);
+  assert.equal(primary.specs.map(fds), [[14, 15, -1, -1]]);
   const secondary = bench();
-  secondary.body.receive({ kind: 'start', spec: { ...SPEC, role: 'secondary' } });
-  assert.equal(secondary.specs.map(fds), [[4, -1, 5, 6]]);
+  secondary.body.receive({ kind: 'start', spec: { ...SPEC, role: 'secondary' }, debug: 0 });
+  assert.equal(secondary.specs.map(fds), [[14, -1, 15, 16]]);
 });
 
 worker('passes events on in order and ends with the code of the last', () => {
   const { body, did, sent, event } = bench();
-  body.receive({ kind: 'start', spec: SPEC });
+  body.receive({ kind: 'start', spec: SPEC, debug: 0 });
   event({ type: 'ready' });
+  event({ type: 'log', level: 'debug1', text: 'nobody has asked for it' });
   event({ type: 'end', exit: 66, code: 'META_UNREADABLE', text: 'gone' });
   assert.equal(
     sent.map((message) => message.kind === 'engine' && message.event.type),
@@ -90,7 +92,7 @@ worker('passes events on in order and ends with the code of the last', () => {
 
 worker('an exception in JavaScript is told and the engine goes on', () => {
   const { body, did, sent } = bench();
-  body.receive({ kind: 'start', spec: SPEC });
+  body.receive({ kind: 'start', spec: SPEC, debug: 0 });
   body.fault(new Error('oops'));
   assert.equal(did, []);
   const [message] = sent;
@@ -110,7 +112,7 @@ worker('an engine that cannot start ends with its error', () => {
   const { body, did, sent } = bench(() => {
     throw new HastError('DISK_OPEN', { message: 'no disk' });
   });
-  body.receive({ kind: 'start', spec: SPEC });
+  body.receive({ kind: 'start', spec: SPEC, debug: 0 });
   assert.equal(did, ['exit 66']);
   const [message] = sent;
   assert.equal(message?.kind === 'engine' && message.event, {
@@ -124,7 +126,7 @@ worker('an engine that cannot start ends with its error', () => {
 worker('answers with numbers of the engine', async () => {
   const { body, sent } = bench();
   body.receive({ kind: 'stats', id: 1 });
-  body.receive({ kind: 'start', spec: SPEC });
+  body.receive({ kind: 'start', spec: SPEC, debug: 0 });
   body.receive({ kind: 'stats', id: 2 });
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(sent, [{ kind: 'stats', id: 2, stats: { writes: 7 } as EngineStats }]);
