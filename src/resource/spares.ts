@@ -18,6 +18,8 @@ export const SPARES_MAX = 8;
 /** They are replaced when it has been quiet for so long, one after the other. */
 const QUIET_MS = 2000;
 const PAUSE_MS = 300;
+/** A resource may lose its worker without another one being taken. */
+const CHECK_MS = 10_000;
 /** After one that has ended by itself. */
 const TROUBLE_MS = 60_000;
 
@@ -216,7 +218,10 @@ export class Spares {
     if (!this.#open) return;
     const wanted = Math.min(SPARES_MAX, this.#idle());
     for (const spare of this.#all.splice(wanted)) spare.discard();
-    if (this.#all.length >= wanted) return;
+    if (this.#all.length >= wanted) {
+      this.#later(CHECK_MS);
+      return;
+    }
     try {
       this.#all.push(this.#make());
       this.#later(PAUSE_MS);

@@ -33,7 +33,7 @@ async function pgrep(...args: readonly string[]): Promise<number[]> {
   return stdout.split('\n').filter(Boolean).map(Number);
 }
 
-async function mustBeConfined(node: Node, role: 'primary' | 'secondary'): Promise<void> {
+async function mustBeConfined(node: Node): Promise<void> {
   const { pid } = await node.worker();
   const user = workerUser();
   assert.ok(user !== undefined && user.uid !== 0);
@@ -67,8 +67,8 @@ unless(privileges, notRoot() ?? noPair() ?? missing('pgrep'))(
   withDeadline(60_000, async () => {
     const resource = `title${process.pid}`;
     await withPair(Pair.inSync({ resource }), async ({ a, b }) => {
-      await mustBeConfined(a, 'primary');
-      await mustBeConfined(b, 'secondary');
+      await mustBeConfined(a);
+      await mustBeConfined(b);
 
       const [primary, secondary] = await Promise.all([a.worker(), b.worker()]);
       assert.equal(await pgrep('-f', `hastd: ${resource} \\(primary\\)`), [primary.pid]);
