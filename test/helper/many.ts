@@ -4,7 +4,7 @@ import { ControlClient, inParallel, type ResourceReport } from '../../src/contro
 import type { Role, WorkerStatus } from '../../src/control/protocol.ts';
 import { SPARES_MAX } from '../../src/resource/spares.ts';
 import { until } from './deadline.ts';
-import { freePort } from './hastd.ts';
+import { freePorts } from './lane.ts';
 import { Node, workerUser } from './pair.ts';
 import { makeTempdir } from './tempdir.ts';
 
@@ -35,7 +35,7 @@ export class Many {
     const directory = makeTempdir();
     chmodSync(directory, 0o755);
     const names = Array.from({ length: count }, (_, i) => `r${i + 1}`);
-    const ports = await Promise.all(peer ? [freePort(), freePort()] : [freePort()]);
+    const ports = (await freePorts()).slice(0, peer ? 2 : 1);
     const many = new Many(directory, names, ports);
     try {
       for (const node of many.#nodes) many.#writeFiles(node, peer);
@@ -73,12 +73,13 @@ export class Many {
     return reports.flatMap((one) => ('status' in one ? (one.status.worker ?? []) : []));
   }
 
-  /** As many workers as there may be are kept ready on node a. */
-  async ready(): Promise<void> {
+  /** As many workers as there may be are kept ready on node a. @returns them */
+  async ready(): Promise<readonly number[]> {
     const { pid } = this.a;
     const idle = this.names.length - (await this.workers(this.a)).length;
     const wanted = Math.min(SPARES_MAX, idle);
     await until('workers are kept ready', 30_000, () => sparesOf(pid).length === wanted);
+    return sparesOf(pid);
   }
 
   async inSync(count: number): Promise<void> {
