@@ -33,6 +33,8 @@ export interface BlockFacts {
   readonly syncTarget: boolean;
   /** The peer's data is newer than this disk's. */
   readonly localStale: boolean;
+  /** What was written here alone is given up: the primary overwrites it when it connects. */
+  readonly discarded: boolean;
 }
 
 export interface MetadataBlock {
@@ -63,7 +65,7 @@ const RECORD = {
     crc: 656,
   },
   historyIds: 8,
-  flags: { syncTarget: 1, localStale: 2, factsKnown: 4 },
+  flags: { syncTarget: 1, localStale: 2, factsKnown: 4, discarded: 32 },
 } as const;
 
 interface Record {
@@ -146,6 +148,7 @@ function decodeRecord(bytes: Buffer): Record | undefined {
     history: history.filter((id) => id !== 0n),
     syncTarget: (flags & RECORD.flags.syncTarget) !== 0,
     localStale: (flags & RECORD.flags.localStale) !== 0,
+    discarded: (flags & RECORD.flags.discarded) !== 0,
   };
   const known = (flags & RECORD.flags.factsKnown) !== 0;
   return { sequence: bytes.readBigUInt64LE(at.sequence), fields, facts: known ? facts : undefined };

@@ -107,6 +107,12 @@ export interface CodecFunctions {
    * it.
    */
   metadataBlock(fields: MetadataFields, contentsEqual: boolean): Buffer;
+  /**
+   * The writes that note `hastctl discard` in a 4096-byte metadata block, in order; flush after
+   * each. `sectorBytes` is the least that can be written.
+   * @throws HastError META_INVALID
+   */
+  discardSteps(block: Buffer, sectorBytes: number): readonly { offset: number; bytes: Buffer }[];
   /** Bounds and error table of the core, for the check at load. */
   limits(): Readonly<Record<string, number>>;
   // Synchronous codec calls for the benches (buffers only ever made by the bench itself).

@@ -605,7 +605,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'written-before-meeting',
     file: 'engine/decision.cc',
-    find: 'if (s.localcnt > 0) {',
+    find: 'if (s.localcnt > 0 && !s.discarded) {',
     replace: 'if (false) {',
   },
   {
@@ -637,6 +637,18 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'engine/primary.cc',
     find: 'attempt.source = SyncSource::kSecondary;  // guard:power-cut-beside-an-original',
     replace: '',
+  },
+  {
+    guard: 'incomplete-is-no-reason-to-discard',
+    file: 'engine/decision.cc',
+    find: 'if (p.incomplete) {  // guard:incomplete-is-no-reason-to-discard',
+    replace: 'if (false) {',
+  },
+  {
+    guard: 'discards-what-it-knows',
+    file: 'engine/decision.cc',
+    find: 'd.map = maps_tell_all ? MapAnswer::kOwn : MapAnswer::kFull;',
+    replace: 'd.map = MapAnswer::kOwn;',
   },
   {
     guard: 'new-disk-gives-nothing-back',

@@ -91,6 +91,42 @@ Napi::Value metadata_block(const Napi::CallbackInfo& info) {
   return Napi::Buffer<std::byte>::Copy(info.Env(), block.bytes().data(), block.bytes().size());
 }
 
+ConstBytes as_bytes(std::span<const uint8_t> data) { return std::as_bytes(data); }
+
+/// Appends the writes of `plan`.
+void add_steps(Napi::Array steps, const BlockPlan& plan) {
+  const Napi::Env env = steps.Env();
+  for (uint32_t i = 0; i < plan.step_count; ++i) {
+    const BlockPlan::Step& step = plan.steps[i];
+    const ConstBytes bytes = plan.after.bytes().subspan(step.offset, step.length);
+    Napi::Object one = Napi::Object::New(env);
+    one.Set("offset", Napi::Number::New(env, step.offset));
+    one.Set("bytes", Napi::Buffer<std::byte>::Copy(env, bytes.data(), bytes.size()));
+    steps.Set(steps.Length(), one);
+  }
+}
+
+Napi::Value discard_steps(const Napi::CallbackInfo& info) {
+  Arguments arguments(info, "discardSteps");
+  const std::span<const uint8_t> bytes = arguments.bytes(0);
+  const auto sector = static_cast<uint32_t>(arguments.integer(1, kSectorBytesMin, kSectorBytesMax));
+  if (!arguments.bad() && bytes.size() != kMetadataBytes) {
+    arguments.refuse(0, "the 4096 bytes of a metadata block");
+  }
+  if (arguments.bad()) return info.Env().Undefined();
+  const Result<MetadataBlock> decoded = MetadataBlock::decode(as_bytes(bytes));
+  if (!decoded) return failure(info, decoded.error());
+  Napi::Array steps = Napi::Array::New(info.Env());
+  MetadataBlock block = *decoded;
+  if (block.needs_rewrite()) {
+    const BlockPlan mended = block.plan_rewrite(sector);
+    add_steps(steps, mended);
+    block = mended.after;
+  }
+  add_steps(steps, block.plan_discard(sector));
+  return steps;
+}
+
 /// Every bound that src/limits.ts repeats, and the exit of every error code.
 Napi::Value limits(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -111,8 +147,6 @@ Napi::Value limits(const Napi::CallbackInfo& info) {
 #undef HAST_ERROR
   return result;
 }
-
-ConstBytes as_bytes(std::span<const uint8_t> data) { return std::as_bytes(data); }
 
 Napi::Value crc32_js(const Napi::CallbackInfo& info) {
   Arguments arguments(info, "crc32");
@@ -137,6 +171,7 @@ void register_codec(Napi::Env env, Napi::Object exports) {
   };
   add("layout", layout);
   add("metadataBlock", metadata_block);
+  add("discardSteps", discard_steps);
   add("limits", limits);
   add("crc32", crc32_js);
   add("isZero", is_zero);

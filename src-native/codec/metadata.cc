@@ -96,6 +96,7 @@ constexpr uint32_t kFlagLocalStale = 2;
 constexpr uint32_t kFlagExtraKnown = 4;
 constexpr uint32_t kFlagPeerStale = 8;
 constexpr uint32_t kFlagAhead = 16;
+constexpr uint32_t kFlagDiscarded = 32;
 
 struct Record {
   uint64_t sequence = 0;
@@ -115,6 +116,7 @@ void encode_record(const Record& record, Bytes out) {
   if (record.extra_known) flags |= kFlagExtraKnown;
   if (record.extra.peer_stale) flags |= kFlagPeerStale;
   if (record.extra.ahead) flags |= kFlagAhead;
+  if (record.extra.discarded) flags |= kFlagDiscarded;
   store_le(out.data() + kFlagsAt, flags);
   store_le(out.data() + kSequenceAt, record.sequence);
   store_le(out.data() + kGenerationAt, record.extra.generation);
@@ -151,6 +153,7 @@ std::optional<Record> decode_record(ConstBytes in) {
   record.extra.local_stale = (flags & kFlagLocalStale) != 0;
   record.extra.peer_stale = (flags & kFlagPeerStale) != 0;
   record.extra.ahead = (flags & kFlagAhead) != 0;
+  record.extra.discarded = (flags & kFlagDiscarded) != 0;
   record.extra.generation = load_le<uint64_t>(in.data() + kGenerationAt);
   record.extra.boot = load_le<uint64_t>(in.data() + kBootAt);
   for (size_t i = 0; i < record.extra.history.size(); i++) {
@@ -246,6 +249,12 @@ BlockPlan MetadataBlock::plan_update(const Metadata& metadata, const Extra& extr
 
 BlockPlan MetadataBlock::plan_update(const Metadata& metadata, uint32_t sector_bytes) const {
   return plan(metadata, nullptr, sector_bytes);
+}
+
+BlockPlan MetadataBlock::plan_discard(uint32_t sector_bytes) const {
+  Extra extra = extra_;
+  extra.discarded = extra.sync_target = true;
+  return plan_update(metadata_, extra, sector_bytes);
 }
 
 BlockPlan MetadataBlock::plan(const Metadata& metadata, const Extra* extra,

@@ -67,7 +67,10 @@ struct Extra {
   bool sync_target = false;           ///< a pass writes here, or one was never finished
   bool local_stale = false;           ///< the peer's data is newer than this disk's
   bool peer_stale = false;  ///< the peer has given up its disk: write it all, compare nothing
-  bool ahead = false;       ///< memsync or async: what was answered may not be on the peer's disk
+  /// The operator gives up what was written here alone: at the next set-up the primary's data
+  /// counts. Set together with `sync_target`, so that this copy is no source meanwhile.
+  bool discarded = false;
+  bool ahead = false;  ///< memsync or async: what was answered may not be on the peer's disk
   /// Boot id of the machine when it began to take writes that may not be flushed; 0: all are.
   uint64_t boot = 0;
 
@@ -118,6 +121,8 @@ class MetadataBlock {
   /// New fields, nothing known beyond them. Writes no record unless there is one already (which
   /// must not come to life again).
   BlockPlan plan_update(const Metadata& metadata, uint32_t sector_bytes) const;
+  /// What was written here alone is given up: `hastctl discard`. The same requirements.
+  BlockPlan plan_discard(uint32_t sector_bytes) const;
 
  private:
   BlockPlan plan(const Metadata& metadata, const Extra* extra, uint32_t sector_bytes) const;

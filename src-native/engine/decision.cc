@@ -6,7 +6,7 @@ namespace {
 
 Decision adopt_identity(const SecondaryFacts& s, const PrimaryFacts& p) {
   Decision d;
-  if (s.localcnt > 0) {
+  if (s.localcnt > 0 && !s.discarded) {
     // It was written as primary before the two ever met. Nobody has decided that this may go.
     d.refusal = Refusal::kSplitBrain;  // guard:written-before-meeting
     return d;
@@ -46,6 +46,28 @@ bool of_one_line(const SecondaryFacts& s, const PrimaryFacts& p, SyncSource sour
   return newer.knows(older.current);
 }
 
+/// What either has written since they were last equal is in its own map, if that was the same state
+/// for both. Unknown is no objection, as with counters.
+bool parted_from_one_state(const Generations& s, const Generations& p) {
+  if (s.current == 0 || p.current == 0) return true;
+  return s.shared != 0 && p.knows(s.shared);
+}
+
+/// The operator has decided between two histories: nothing of the secondary's is asked any more.
+Decision discard_own(const SecondaryFacts& s, const PrimaryFacts& p) {
+  Decision d;
+  if (p.incomplete) {  // guard:incomplete-is-no-reason-to-discard
+    d.refusal = Refusal::kIncomplete;
+    return d;
+  }
+  d.discards = true;
+  d.source = SyncSource::kPrimary;
+  const bool maps_tell_all = parted_from_one_state(s.generations, p.generations) && !s.stale;
+  // guard:discards-what-it-knows
+  d.map = maps_tell_all ? MapAnswer::kOwn : MapAnswer::kFull;
+  return d;
+}
+
 }  // namespace
 
 bool peer_knows_all(const PeerWord& peer, SyncSource source, const Metadata& metadata,
@@ -68,6 +90,7 @@ SecondaryFacts secondary_facts(const Metadata& metadata, const Extra& extra, boo
   own.contents_equal = extra.generation == kGenerationOfEqualContents;
   own.incomplete = extra.local_stale || extra.sync_target;
   own.stale = extra.local_stale;
+  own.discarded = extra.discarded;
   own.lost_cache = extra.lost_cache(bootid);
   own.led = metadata.prevrole == Role::kPrimary;
   own.generations = extra.generations();
@@ -81,6 +104,7 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
     d.refusal = Refusal::kIdentity;  // guard:of-one-resource
     return d;
   }
+  if (s.discarded) return discard_own(s, p);  // no guard: without it, split-brain as before
   const bool newer_than_primary_knows = s.localcnt > p.remotecnt;
   const bool primary_newer_than_known = p.localcnt > s.remotecnt;
   if (newer_than_primary_knows && primary_newer_than_known) {  // guard:both-wrote-alone

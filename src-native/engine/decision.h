@@ -18,6 +18,7 @@ struct SecondaryFacts {
   bool contents_equal = false;  ///< fresh, and created with the promise of equal contents
   bool incomplete = false;      ///< stale, or a pass to it never finished: never a source
   bool stale = false;           ///< which extents it misses was not recorded: all may be old
+  bool discarded = false;       ///< the operator gives up what was written there alone
   bool lost_cache = false;      ///< its machine went down with writes that were not flushed
   bool led = false;             ///< it was primary in the life before
   Generations generations;
@@ -66,6 +67,7 @@ struct Decision {
   /// Both sides' counters mirror each other: what a pass still has to do is leftovers only, so a
   /// sync-target flag of an earlier pass has served its purpose (rule 16).
   bool counters_equal = false;
+  bool discards = false;    ///< the secondary's own history ends: it takes the primary's counters
   bool impossible = false;  ///< a state that no correct history leads to: full pass, warning
 };
 

@@ -196,7 +196,7 @@ Task<int> Primary::trust_own_copy() {
   }
   // guard:force-counts-for-good
   const int rc = co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
-    extra.sync_target = extra.local_stale = false;
+    extra.sync_target = extra.local_stale = extra.discarded = false;
     extra.boot = self.config_.bootid;
   });
   co_return rc;

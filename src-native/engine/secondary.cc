@@ -148,6 +148,16 @@ void Secondary::apply(const Decision& decision, Metadata& metadata, Extra& extra
     metadata.resuid = config_.primary.resuid;    // guard:identity-is-taken
     metadata.localcnt = metadata.remotecnt = 0;  // no guard: it was refused if there was more
   }
+  if (decision.discards) {
+    // As if nothing had been written here since the two were equal; the map says where it was.
+    metadata.localcnt = config_.primary.remotecnt;  // no guard: else it is refused as before
+    // Below the primary's, for an original: it tells the end of the pass by equal counters only.
+    const uint64_t theirs = config_.primary.localcnt;
+    const uint64_t below = config_.extended || theirs == 0 ? theirs : theirs - 1;
+    // No guard: it matters only where the primary has written nothing alone.
+    metadata.remotecnt = std::min(metadata.remotecnt, below);
+  }
+  extra.discarded = false;
   extra.set(generations_after(decision, extra.generations()));
   const bool repaired = config_.extended && decision.source == SyncSource::kPrimary;
   const bool lost_cache = repaired && extra.lost_cache(config_.bootid);
@@ -174,10 +184,17 @@ Generations Secondary::generations_after(const Decision& decision, Generations i
   // An original cannot tell what becomes of the data while it is connected.
   if (!config_.extended) return {};
   const uint64_t theirs = config_.primary.generations.current;
+  const uint64_t parted = ids.shared;  // what both had, when the maps tell all
   if (decision.adopt) {
     ids = {};  // a pass begins, at whose end both have theirs
     // No guard: without it, a split-brain that is none.
     if (decision.map == MapAnswer::kNone && theirs != 0) ids.agree(theirs);
+    return ids;
+  }
+  if (decision.discards) {
+    ids = {};
+    // No guard: without it, the next set-up asks nothing of the generations.
+    if (decision.map == MapAnswer::kOwn && parted != 0) ids.agree(parted);
     return ids;
   }
   ids.hear(theirs);  // no guard: likewise

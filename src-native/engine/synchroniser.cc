@@ -246,7 +246,7 @@ Task<bool> Synchroniser::finish_pass() {
     self.counted_ = self.peer_lacks_ = false;
     metadata.localcnt = self.peer_.remotecnt;
     metadata.remotecnt = self.peer_.localcnt;
-    extra.sync_target = false;
+    extra.sync_target = extra.discarded = false;
     extra.local_stale = extra.peer_stale = false;
     extra.boot = self.config_.bootid;
     if (self.link_->settings().extended) self.offer_generation(extra);

@@ -7,7 +7,16 @@ import type { Role } from '../control/protocol.ts';
 import { HastError } from '../error.ts';
 import { parseSize } from '../units.ts';
 
-export const VERBS = ['create', 'role', 'list', 'status', 'dump', 'why', 'reload'] as const;
+export const VERBS = [
+  'create',
+  'role',
+  'list',
+  'status',
+  'dump',
+  'why',
+  'discard',
+  'reload',
+] as const;
 export type Verb = (typeof VERBS)[number];
 
 interface Common {
@@ -35,6 +44,9 @@ export interface RoleCommand extends Common {
   readonly force: boolean;
   readonly ifUnused: boolean;
 }
+export interface DiscardCommand extends Common {
+  readonly verb: 'discard';
+}
 export interface ShowCommand extends Common {
   readonly verb: 'list' | 'dump' | 'why' | 'reload';
   readonly json: boolean;
@@ -45,7 +57,7 @@ export interface StatusCommand extends Common {
   /** Milliseconds between two looks; undefined: one look. */
   readonly watchMs: number | undefined;
 }
-export type CtlCommand = CreateCommand | RoleCommand | ShowCommand | StatusCommand;
+export type CtlCommand = CreateCommand | RoleCommand | DiscardCommand | ShowCommand | StatusCommand;
 
 const DEFAULT_CONFIG = '/etc/hast.conf';
 const U32_MAX = 2n ** 32n - 1n;
@@ -96,6 +108,8 @@ export function optionsOf(verb: Verb): Command {
       return command
         .option('-f', 'skip refusals')
         .option('--if-unused', 'refuse while the provider is open');
+    case 'discard':
+      return command;
     case 'status':
       return command
         .option('--json', 'machine-readable output')
@@ -172,6 +186,9 @@ export function parseCommandLine(argv: readonly string[]): CtlCommand {
     case 'reload':
       if (operands.length > 0) throw wrong('reload takes no names: it is the whole file');
       return { ...common, verb, json: raw.json === true };
+    case 'discard':
+      if (operands.length === 0) throw wrong('discard needs the name of a resource');
+      return { ...common, verb };
     case 'why':
       if (operands.length === 0) throw wrong('why needs the name of a resource, or all');
       return { ...common, verb, json: raw.json === true };

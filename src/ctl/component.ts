@@ -45,6 +45,15 @@ export function cannotOpen(path: string, error: unknown): unknown {
   });
 }
 
+/** What cannot be written, as the command's own failure; anything else as it is. */
+export function cannotWrite(path: string, error: unknown): unknown {
+  if (!isSystemError(error)) return error;
+  return new HastError('META_WRITE', {
+    message: `${path} cannot be written: ${error.message}`,
+    cause: error,
+  });
+}
+
 /**
  * Reads `length` bytes at `offset`, widened to what direct I/O asks for and cut to what is there.
  * @returns fewer bytes, or none, where the component ends

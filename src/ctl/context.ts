@@ -44,3 +44,23 @@ export function firstExit(exits: Iterable<number>): number {
 export function exitOf(error: unknown): number {
   return error instanceof HastError ? error.exit : EXIT.software;
 }
+
+/**
+ * One after another; a failure is told and ends only its own. @returns the first one's exit code
+ */
+export async function forEachName(
+  names: readonly string[],
+  { log }: Context,
+  act: (name: string) => Promise<void>,
+): Promise<number> {
+  const exits: number[] = [];
+  for (const name of names) {
+    try {
+      await act(name);
+    } catch (error) {
+      tell(log.child(name), error);
+      exits.push(exitOf(error));
+    }
+  }
+  return firstExit(exits);
+}

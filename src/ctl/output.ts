@@ -146,6 +146,7 @@ function dumpObject(report: DumpReport): object {
     historyKnown: facts !== undefined,
     syncTarget: facts?.syncTarget ?? false,
     localStale: facts?.localStale ?? false,
+    discarded: facts?.discarded ?? false,
     generation: facts === undefined ? null : String(facts.generation),
     history: facts === undefined ? [] : facts.history.map(String),
   };

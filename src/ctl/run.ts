@@ -5,6 +5,7 @@ import { EXIT } from '../exit.ts';
 import { foregroundSink, Logger } from '../log.ts';
 import { type CtlCommand, parseCommandLine } from './command-line.ts';
 import { create } from './commands/create.ts';
+import { discard } from './commands/discard.ts';
 import { dump } from './commands/dump.ts';
 import { list } from './commands/list.ts';
 import { reload } from './commands/reload.ts';
@@ -19,6 +20,8 @@ async function dispatch(command: CtlCommand, context: Context): Promise<number> 
   switch (command.verb) {
     case 'create':
       return await create(command, context);
+    case 'discard':
+      return await discard(command, context);
     case 'role':
       return await role(command, context);
     case 'list':

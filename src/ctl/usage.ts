@@ -12,5 +12,6 @@ usage: hastctl create [-d] [-c config] [-e extentsize] [-k keepdirty]
 \t\t[--interval seconds] [all | name ...]
        hastctl dump [-d] [-c config] [-n node] [--json] [all | name ...]
        hastctl why [-d] [-c config] [-n node] [--json] all | name ...
+       hastctl discard [-d] [-c config] [-n node] name ...
        hastctl reload [-d] [-c config] [-n node] [--json]
 `;

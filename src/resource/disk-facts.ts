@@ -6,6 +6,8 @@ import { decodeBlock } from '../metadata.ts';
 export interface DiskFacts {
   /** A synchronisation writes here, or one was never finished. */
   readonly syncTarget: boolean;
+  /** What was written here alone is given up (`hastctl discard`). */
+  readonly discarded: boolean;
   /** The peer's data is newer. */
   readonly stale: boolean;
   /** Nothing was ever written to the pair. */
@@ -27,6 +29,7 @@ async function read(path: string, name: string): Promise<DiskFacts> {
     }
     return {
       syncTarget: facts?.syncTarget === true,
+      discarded: facts?.discarded === true,
       stale: facts?.localStale === true,
       fresh: fields.resuid === 0n && fields.localcnt === 0n,
     };

@@ -55,7 +55,8 @@ const ADVICE: readonly (readonly [RegExp, Advice])[] = [
     (name) =>
       'both nodes were written while they were apart, and neither is overwritten by itself: ' +
       'decide whose data may go, save what is worth it there, and on that node: ' +
-      `hastctl role init ${name}; hastctl create ${name}; hastctl role secondary ${name}`,
+      `hastctl role secondary ${name}; hastctl discard ${name} ` +
+      '(on FreeBSD: role init, create, role secondary)',
   ],
   [
     /^Resource unique ID mismatch/,

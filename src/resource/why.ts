@@ -71,11 +71,7 @@ const askAgain = ({ name }: Names): Step => step('here', 'ask again', `hastctl w
 /** Gives up the copy of one node: it gets that of the other one. */
 function giveUp({ name, here, there }: Names, on: Step['on']): Step {
   const [loser, keeper] = on === 'here' ? [here, there] : [there, here];
-  const commands = [
-    `hastctl role init ${name}`,
-    `hastctl create ${name}`,
-    `hastctl role secondary ${name}`,
-  ];
+  const commands = [`hastctl role secondary ${name}`, `hastctl discard ${name}`];
   return losing(
     `what was written on ${loser} while they were apart`,
     step(on, `to keep the data of ${keeper}, on ${loser}`, ...commands),
@@ -88,6 +84,10 @@ function giveUp({ name, here, there }: Names, on: Step['on']): Step {
 function flaw(disk: DiskFacts | string): Data | undefined {
   if (typeof disk === 'string') {
     return { complete: null, text: `unknown: the metadata of the disk cannot be read (${disk})` };
+  }
+  if (disk.discarded) {
+    const text = 'given up by hastctl discard: the primary overwrites it as soon as it connects';
+    return { complete: false, text };
   }
   if (disk.syncTarget) {
     const text = 'incomplete: a synchronisation into this disk has not ended, part of it is older';

@@ -232,6 +232,13 @@ void Node::end_life() {
   if (pair_.options.original_node == index_) forget_records();
 }
 
+void Node::discard() {
+  HAST_ASSERT(role_ == NodeRole::kInit);
+  const Result<MetadataBlock> block = MetadataBlock::decode(disk_->current().first(kMetadataBytes));
+  HAST_ASSERT(block.has_value() && !block->needs_rewrite());
+  disk_->set(0, block->plan_discard(disk_->sector_bytes()).after.bytes());
+}
+
 /// What we keep behind an original's fields, no original has.
 void Node::forget_records() { disk_->set(0, MetadataBlock::create(metadata()).bytes()); }
 

@@ -114,6 +114,8 @@ class Node {
 
   /// `contents_equal`: with the promise that the peer's disk holds the same.
   void create(bool contents_equal = false);
+  /// What was written here alone is given up, as by `hastctl discard`. The node is in role init.
+  void discard();
   /// A new disk in the place of the old one, and `create` on it. The node is in role init.
   void replace_disk();
   MemoryDisk& disk() { return *disk_; }

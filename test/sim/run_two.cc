@@ -170,9 +170,14 @@ void Run::take_model(int first, int truth, bool all) {
 
 void Run::resolve_split(int demoted) {
   if (stats().complete) return problem("connected in spite of a split-brain");
-  note("split-brain; node %d is created anew", demoted);
+  const bool discards = !pair_.options.original_peer && plan_.seed % 2 == 0;
+  note("split-brain; node %d %s", demoted, discards ? "discards its own" : "is created anew");
   node(demoted).become_init();
-  node(demoted).create();
+  if (discards) {
+    node(demoted).discard();
+  } else {
+    node(demoted).create();
+  }
   secondary(demoted);
   node(1 - demoted).life()->host.events.clear();
 }

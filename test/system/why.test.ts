@@ -89,6 +89,7 @@ unless(reasons, noPair())(
         await b.must(verb, ...words);
       }
       await a.inSync();
+      await pair.mustBeEqual();
       assert.is((await why(b)).data.complete, true);
       const unknown = await a.hastctl('why', 'nope');
       assert.is(unknown.code, 1);

@@ -125,6 +125,7 @@ metadata('trusts the newest record when the sector equals it, the older one, or 
         history: [66n],
         syncTarget: true,
         localStale: false,
+        discarded: false,
       });
     }
   }

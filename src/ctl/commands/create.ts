@@ -1,107 +1,24 @@
-import { readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Resource } from '../../config/config.ts';
 import { HastError } from '../../error.ts';
 import { LIMITS } from '../../limits.ts';
-import {
-  type ComponentInfo,
-  errnoName,
-  type Layout,
-  type MetadataFields,
-  native,
-} from '../../native.ts';
+import { type ComponentInfo, type Layout, type MetadataFields, native } from '../../native.ts';
 import type { CreateCommand } from '../command-line.ts';
-import { cannotOpen, findResource, isSystemError, readArea, withComponent } from '../component.ts';
-import { type Context, exitOf, firstExit, tell } from '../context.ts';
+import { cannotWrite, findResource, isSystemError, readArea, withComponent } from '../component.ts';
+import { type Context, forEachName } from '../context.ts';
+import { openLocked, refuseUnlessRole } from '../exclusive.ts';
 import { type Found, whatIsThere } from '../signatures.ts';
 
 const DEFAULT_EXTENT_BYTES = 2n * 1024n * 1024n;
 const DEFAULT_KEEPDIRTY = 64n;
-/** A killed process lets go of its lock only some moments after its end. */
-const LOCK_WAIT_MS = 1000;
-const LOCK_STEP_MS = 50;
 const WRITE_BYTES = 1024 * 1024;
 
+const REFUSED = 'CREATE_REFUSED';
+
 function refused(message: string, hint: string): HastError {
-  return new HastError('CREATE_REFUSED', { message, hint });
-}
-
-// ---- Opening --------------------------------------------------------------------------------
-
-/** Where a block device is mounted, for the message; undefined when it is not, or nobody knows. */
-function mountPoint(device: string): string | undefined {
-  const number = device.replace(/^block:/, '');
-  let mounts: string;
-  try {
-    mounts = readFileSync('/proc/self/mountinfo', 'utf8');
-  } catch {
-    return undefined;
-  }
-  const line = mounts.split('\n').find((each) => each.split(' ')[2] === number);
-  return line?.split(' ')[4];
-}
-
-/** EBUSY: the kernel holds the device. Anything else: a process holds the lock. */
-function busy({ name, local }: Resource, why: string): HastError {
-  if (why !== 'EBUSY') {
-    return refused(
-      `${local} is in use: another process holds its lock`,
-      `give it up first, with hastctl role init ${name} or by ending what uses it`,
-    );
-  }
-  let mounted: string | undefined;
-  try {
-    // Without O_EXCL it opens, and so tells its number.
-    const component = native.host.openComponent(local, false, false);
-    native.host.closeFd(component.fd);
-    mounted = mountPoint(component.device);
-  } catch {
-    mounted = undefined;
-  }
-  if (mounted !== undefined) {
-    return refused(`${local} is mounted on ${mounted}`, `umount ${mounted} first`);
-  }
-  return refused(
-    `${local} is in use: mounted, swapped to, or part of another device`,
-    'lsblk and /proc/swaps show what holds it',
-  );
-}
-
-async function openLocked(resource: Resource): Promise<ComponentInfo> {
-  const end = Date.now() + LOCK_WAIT_MS;
-  for (;;) {
-    try {
-      return native.host.openComponent(resource.local, true, true);
-    } catch (error) {
-      const why = errnoName(error);
-      const held = why === 'EAGAIN' || why === 'EBUSY';
-      if (!held) throw cannotOpen(resource.local, error);
-      if (Date.now() >= end) throw busy(resource, why);
-    }
-    await sleep(LOCK_STEP_MS);
-  }
+  return new HastError(REFUSED, { message, hint });
 }
 
 // ---- Checking -------------------------------------------------------------------------------
-
-/** A running daemon may be about to give the component to a worker. */
-async function refuseUnlessInit({ name }: Resource, { client }: Context): Promise<void> {
-  let role: string;
-  try {
-    role = (await client.resource(name)).role;
-  } catch (error) {
-    // Nobody there, or nobody who knows it: the lock is all there is to ask.
-    const code = error instanceof HastError ? error.code : undefined;
-    if (code === 'CTL_CONNECT' || code === 'RESOURCE_UNKNOWN') return;
-    throw refused(
-      `the running hastd does not say which role ${name} has: ${(error as Error).message}`,
-      'end hastd, or see its log',
-    );
-  }
-  if (role !== 'init') {
-    throw refused(`the role of ${name} is ${role}`, `hastctl role init ${name} first`);
-  }
-}
 
 function lookAt(component: ComponentInfo, { local }: Resource): Found {
   try {
@@ -216,19 +133,15 @@ function write(component: ComponentInfo, { block, layout }: Plan): void {
 async function createOne(name: string, command: CreateCommand, context: Context): Promise<void> {
   const resource = findResource(context.config.resources, name);
   await withComponent(
-    () => openLocked(resource),
+    () => openLocked(resource, REFUSED),
     async (component) => {
-      await refuseUnlessInit(resource, context);
+      await refuseUnlessRole(resource, ['init'], context, REFUSED);
       const plan = planned(command, resource, component);
       refuseOverData(resource, lookAt(component, resource), command.force, context);
       try {
         write(component, plan);
       } catch (error) {
-        if (!isSystemError(error)) throw error;
-        throw new HastError('META_WRITE', {
-          message: `${resource.local} cannot be written: ${error.message}`,
-          cause: error,
-        });
+        throw cannotWrite(resource.local, error);
       }
     },
   );
@@ -238,14 +151,5 @@ async function createOne(name: string, command: CreateCommand, context: Context)
  * New metadata on local components, one after another. @returns the exit code of the first failure
  */
 export async function create(command: CreateCommand, context: Context): Promise<number> {
-  const exits: number[] = [];
-  for (const name of command.names) {
-    try {
-      await createOne(name, command, context);
-    } catch (error) {
-      tell(context.log.child(name), error);
-      exits.push(exitOf(error));
-    }
-  }
-  return firstExit(exits);
+  return await forEachName(command.names, context, (name) => createOne(name, command, context));
 }

@@ -38,7 +38,9 @@ async function read(resource: Resource, { log }: Context): Promise<MetadataBlock
     if (block.needsRewrite) {
       about.warning('the first sector is torn or old; shown is what hastd puts back at its start');
     }
-    if (block.facts?.syncTarget === true) {
+    if (block.facts?.discarded === true) {
+      about.warning('what was written here alone is given up: the primary will overwrite it');
+    } else if (block.facts?.syncTarget === true) {
       about.warning('a synchronisation into this component was not finished');
     }
     if (block.facts?.localStale === true)

@@ -288,7 +288,7 @@ TEST(metadata, "a power cut at any sector of any update leaves the old state or 
 TEST(metadata, "every fact comes back as it was written") {
   Extra extra;
   extra.set({11, 12, 13});
-  extra.sync_target = extra.local_stale = extra.peer_stale = extra.ahead = true;
+  extra.sync_target = extra.local_stale = extra.peer_stale = extra.ahead = extra.discarded = true;
   extra.boot = 14;
   for (const uint32_t sector : kSectors) {
     const BlockPlan plan = MetadataBlock::create(sample()).plan_update(sample(), extra, sector);

@@ -21,7 +21,7 @@ notes('a split-brain says what it is and which commands come next', () => {
     false,
   ).join('\n');
   assert.match(told, /both nodes were written/);
-  assert.match(told, /hastctl create data/);
+  assert.match(told, /hastctl role secondary data; hastctl discard data/);
 });
 
 notes('a peer without a role is named with the command for it', () => {

@@ -12,7 +12,7 @@ import { workerOf } from '../../helper/fake-daemon.ts';
 const why = suite('why');
 
 const GIB = 1024 ** 3;
-const WHOLE = { syncTarget: false, stale: false, fresh: false };
+const WHOLE = { syncTarget: false, discarded: false, stale: false, fresh: false };
 const PRIMARY: RoleState = { phase: 'primary', crashes: 0, since: 0 };
 const SESSION: RoleState = { phase: 'session', open: true, stopping: false };
 const REFUSED = 'cannot connect to the peer: Connection refused';
@@ -175,7 +175,7 @@ why('split-brain names both nodes, and what is lost on the one that gives up', (
     for (const step of [there, here]) {
       assert.match(step?.text ?? '', 'alpha (this node)');
       assert.match(step?.text ?? '', '10.0.0.2');
-      assert.ok(step?.commands.includes('hastctl create data'));
+      assert.ok(step?.commands.includes('hastctl discard data'));
     }
     assert.match(there?.loses ?? '', /written on the other node \(10\.0\.0\.2\)/);
     assert.match(here?.loses ?? '', /written on alpha/);
