@@ -20,7 +20,8 @@ export const SYNC_MS = 60_000;
 
 /** Never an accident that a machine may have. */
 const BUGS = /assertion failed|Uncaught|internal error|\[EMERG\]|\[ALERT\]|\[CRIT\]|falls from/;
-const CRASH = /Worker crashed \((?!signal SIGKILL)/;
+/** We kill. Of an adopted worker, which is no child of hastd, nobody hears how it has ended. */
+const CRASH = /Worker crashed \((?!signal SIGKILL|exit code unknown)/;
 const SPLIT_BRAIN = /Split-brain/;
 
 /** The first line of a log that no accident explains. */

@@ -11,6 +11,7 @@ scene('a log with nothing but what accidents explain is no finding', () => {
   const log = [
     '[WARNING] [data] (primary) Disconnected from the peer: the peer is silent.',
     '[ERROR] [data] (primary) Worker crashed (signal SIGKILL), restarting at once.',
+    '[ERROR] [data] (primary) Worker crashed (exit code unknown), restarting at once.',
   ].join('\n');
   assert.is(complaintIn(log, false), undefined);
 });
