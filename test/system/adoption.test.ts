@@ -203,6 +203,11 @@ async function mustRefuse(node: Node): Promise<void> {
   );
 }
 
+/** The log may come after what `status` says. */
+function logged(node: Node, text: string): Promise<void> {
+  return until(`"${text}" in the log`, 10_000, () => node.output.includes(text));
+}
+
 add(
   'a file that has changed meanwhile is taken as by a reload',
   story(async (pair) => {
@@ -212,18 +217,18 @@ add(
     pair.writeConfig({ compression: 'lzf' });
     await a.start();
     await a.when('the new words', (s) => s.compression === 'lzf');
-    assert.match(a.output, 'takes the new configuration as it runs (compression)');
+    await logged(a, 'takes the new configuration as it runs (compression)');
     assert.is((await a.stats()).pid, worker.pid);
     // The note is that of the new configuration.
-    const said = await replaceDaemon(a);
-    assert.not.match(said, 'takes the new configuration');
+    const again = await replaceDaemon(a);
+    assert.not.match(again, 'takes the new configuration');
 
     await a.killDaemon();
     const text = readFileSync(a.config, 'utf8');
     writeFileSync(a.config, text.replaceAll(a.socket, `${a.socket}2`));
     await a.start();
     await a.when('restarted', (s) => s.export.endsWith('2') && s.worker?.state === 'in-sync');
-    assert.match(a.output, 'restarted with the new configuration (export)');
+    await logged(a, 'restarted with the new configuration (export)');
     assert.not(worker.alive);
     assert.not(existsSync(a.socket));
     assert.ok(existsSync(`${a.socket}2`));
@@ -237,7 +242,7 @@ add(
       const { stdout } = await a.hastctl('status', '--json');
       return !stdout.includes('"data"');
     });
-    assert.match(a.output, 'Reload: removed');
+    await logged(a, 'Reload: removed');
   }),
 );
 
