@@ -65,7 +65,8 @@ function sources(): string[] {
   for (const name of ['loop', 'task', 'stream', 'sim_loop', 'pipe_stream']) {
     all.push(`src-native/ring/${name}.cc`);
   }
-  all.push('src-native/disk/fault_component.cc', 'test/native/main.cc', 'test/sim/pair.cc');
+  all.push('src-native/disk/fault_component.cc', 'test/sim/pair.cc');
+  all.push('test/native/main.cc', 'test/native/vectors.cc');
   // Its thread needs a real ring.
   const threaded = /\/engine(_test)?\.cc$/;
   return all.filter((file) => file.endsWith('.cc') && !threaded.test(file));

@@ -3,144 +3,77 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
 #include "codec/nv.h"
-#include "harness.h"
 
 namespace hast::test {
 
-using Json = nlohmann::json;
 using ByteVector = std::vector<std::byte>;
 
+/// A value of the vectors. One that is not as a test expects it throws, which ends the test. The
+/// library that reads JSON stays in vectors.cc: every file that sees it compiles for seconds more.
+class Json {
+ public:
+  enum class Kind { kNull, kNumber, kString, kArray, kObject };
+
+  Json() = default;
+  explicit Json(int64_t number) : kind_(Kind::kNumber), number_(number) {}
+  explicit Json(std::string text) : kind_(Kind::kString), text_(std::move(text)) {}
+  explicit Json(std::vector<Json> items) : kind_(Kind::kArray), items_(std::move(items)) {}
+  Json(std::vector<std::string> names, std::vector<Json> items)
+      : kind_(Kind::kObject), names_(std::move(names)), items_(std::move(items)) {}
+
+  bool is_null() const { return kind_ == Kind::kNull; }
+  bool is_string() const { return kind_ == Kind::kString; }
+
+  bool contains(std::string_view name) const { return find(name) != nullptr; }
+  const Json& operator[](std::string_view name) const;
+
+  /// Of an array, or the values of an object.
+  const Json& operator[](size_t index) const { return items_.at(index); }
+  size_t size() const { return items_.size(); }
+  auto begin() const { return items_.begin(); }
+  auto end() const { return items_.end(); }
+
+  const std::string& text() const;
+  operator const std::string&() const { return text(); }
+  bool operator==(std::string_view text) const { return is_string() && text_ == text; }
+
+  /// 64-bit numbers are decimal strings in the vectors, smaller ones numbers.
+  int64_t signed_number() const;
+  uint64_t number() const;
+
+ private:
+  const Json* find(std::string_view name) const;
+
+  Kind kind_ = Kind::kNull;
+  int64_t number_ = 0;
+  std::string text_;
+  std::vector<std::string> names_;  // of the items of an object
+  std::vector<Json> items_;
+};
+
 /// One file of vectors; HAST_VECTORS may name another folder.
-inline Json load_vectors(const std::string& name) {
-  const char* folder = std::getenv("HAST_VECTORS");
-  const std::string path =
-      (folder != nullptr ? std::string(folder) : std::string(HAST_TEST_DIR "/vectors")) + "/" +
-      name + ".json";
-  std::ifstream file(path);
-  if (!file) {
-    fail(__FILE__, __LINE__, "cannot read " + path);
-    return Json{{"cases", Json::array()}, {"sessions", Json::array()}};
-  }
-  return Json::parse(file);
-}
+Json load_vectors(const std::string& name);
 
-inline ByteVector unhex(std::string_view text) {
-  const auto digit = [](char c) {
-    return static_cast<unsigned>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
-  };
-  ByteVector bytes;
-  for (size_t i = 0; i + 1 < text.size(); i += 2) {
-    bytes.push_back(static_cast<std::byte>(digit(text[i]) << 4 | digit(text[i + 1])));
-  }
-  return bytes;
-}
-
-inline std::string hex(ConstBytes bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const std::byte byte : bytes) {
-    text += kDigits[static_cast<unsigned>(byte) >> 4];
-    text += kDigits[static_cast<unsigned>(byte) & 15];
-  }
-  return text;
-}
-
-/// 64-bit numbers are decimal strings in the vectors, smaller ones numbers.
-inline uint64_t number(const Json& value) {
-  if (value.is_string()) return std::stoull(value.get<std::string>());
-  return value.get<uint64_t>();
-}
-inline int64_t signed_number(const Json& value) {
-  if (value.is_string()) return std::stoll(value.get<std::string>());
-  return value.get<int64_t>();
-}
+ByteVector unhex(std::string_view text);
+std::string hex(ConstBytes bytes);
 
 /// Content by the rules of the vectors' `input_rule_name`.
-inline ByteVector content(const std::string& rule, size_t length) {
-  static constexpr std::string_view kText = "The quick brown fox jumps over the lazy dog. ";
-  ByteVector bytes(length);
-  uint32_t x = 0x12345678;
-  const auto lcg = [&x] {
-    x = x * 1664525u + 1013904223u;
-    return x >> 24;
-  };
-  for (size_t i = 0; i < length; i++) {
-    unsigned value = 0;
-    if (rule == "text") value = static_cast<unsigned char>(kText[i % kText.size()]);
-    if (rule == "inc") value = static_cast<unsigned>(i % 256);
-    if (rule == "lcg") value = lcg();
-    if (rule == "aa") value = 0xaa;
-    if (rule == "mixed" && i < length / 2) value = lcg();
-    if (rule == "lastbyte") value = i + 1 == length ? 1 : 0;
-    if (rule == "ascii") value = static_cast<unsigned>("123456789"[i % 9]);
-    bytes[i] = static_cast<std::byte>(value);
-  }
-  return bytes;
-}
+ByteVector content(const std::string& rule, size_t length);
 
 /// The data bytes of one field of the vectors, as they stand in an entry.
-inline ByteVector field_data(const Json& field, NvType& type) {
-  const std::string name = field["type"];
-  const Json& value = field["value"];
-  ByteVector data;
-  if (name == "string") {
-    type = NvType::kString;
-    for (const char c : value.get<std::string>()) data.push_back(static_cast<std::byte>(c));
-    data.push_back(std::byte{0});
-    return data;
-  }
-  const bool is_array = name.ends_with("_array");
-  const bool is_unsigned = name[0] == 'u';
-  const unsigned bits = static_cast<unsigned>(std::stoul(name.substr(is_unsigned ? 4 : 3)));
-  const unsigned width = bits == 8 ? 0 : bits == 16 ? 2 : bits == 32 ? 4 : 6;
-  type = static_cast<NvType>((is_array ? 9 : 1) + width + (is_unsigned ? 1 : 0));
-  if (is_array && value.is_string()) return unhex(value.get<std::string>());
-  const Json values = is_array ? value : Json::array({value});
-  for (const Json& one : values) {
-    const uint64_t raw = is_unsigned ? number(one) : static_cast<uint64_t>(signed_number(one));
-    for (unsigned i = 0; i < bits / 8; i++) data.push_back(static_cast<std::byte>(raw >> (8 * i)));
-  }
-  return data;
-}
+ByteVector field_data(const Json& field, NvType& type);
 
 /// Encodes the fields in their order.
-inline ByteVector encode_fields(const Json& fields) {
-  ByteVector area(65536);
-  NvWriter nv(area);
-  for (const Json& field : fields) {
-    NvEntry entry;
-    const std::string name = field["name"];
-    const ByteVector data = field_data(field, entry.type);
-    entry.name = name;
-    entry.data = data;
-    nv.entry(entry);
-  }
-  CHECK(!nv.overflowed());
-  area.resize(nv.size());
-  return area;
-}
+ByteVector encode_fields(const Json& fields);
 
 /// Does the area hold exactly these fields, in this order?
-inline bool holds_fields(ConstBytes area, const Json& fields) {
-  NvCursor cursor(area);
-  NvEntry entry;
-  for (const Json& field : fields) {
-    if (cursor.next(entry) != NvCursor::Step::kEntry) return false;
-    NvType type{};
-    const ByteVector data = field_data(field, type);
-    if (entry.type != type || entry.name != field["name"].get<std::string>()) return false;
-    if (hex(entry.data) != hex(data)) return false;
-  }
-  return cursor.next(entry) == NvCursor::Step::kEnd;
-}
+bool holds_fields(ConstBytes area, const Json& fields);
 
 }  // namespace hast::test

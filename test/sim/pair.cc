@@ -1,7 +1,5 @@
 #include "sim/pair.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -53,18 +51,6 @@ Task<int> read_area(PacketReader& reader, ConstBytes& area) {
   }
 }
 
-}  // namespace
-
-LazySlab::LazySlab(std::size_t bytes) : bytes_(bytes) {
-  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  HAST_ASSERT(at != MAP_FAILED);
-  data_ = static_cast<std::byte*>(at);
-}
-
-LazySlab::~LazySlab() { munmap(data_, bytes_); }
-
-namespace {
 template <typename T>
 std::vector<std::unique_ptr<T>>& pool_of() {
   thread_local std::vector<std::unique_ptr<T>> pool;

@@ -15,6 +15,7 @@
 #include "disk/fault_component.h"
 #include "engine/primary.h"
 #include "engine/secondary.h"
+#include "lazy_slab.h"
 #include "ring/pipe_stream.h"
 #include "ring/sim_loop.h"
 
@@ -68,21 +69,7 @@ struct Pooled {
   void operator()(T* item) const;
 };
 
-/// Buffers for an engine's slots: address space, of which only what is touched becomes memory.
-class LazySlab {
- public:
-  explicit LazySlab(std::size_t bytes);
-  ~LazySlab();
-  LazySlab(const LazySlab&) = delete;
-  LazySlab& operator=(const LazySlab&) = delete;
-  std::byte* data() { return data_; }
-  std::size_t bytes() const { return bytes_; }
-
- private:
-  std::byte* data_;
-  std::size_t bytes_;
-};
-
+/// Buffers for an engine's slots.
 using SlabPointer = std::unique_ptr<LazySlab, Pooled<LazySlab>>;
 using DiskPointer = std::unique_ptr<MemoryDisk, Pooled<MemoryDisk>>;
 

@@ -7,6 +7,7 @@
 
 #include "base/limits.h"
 #include "codec/layout.h"
+#include "harness.h"
 #include "vectors.h"
 
 using namespace hast;
@@ -48,12 +49,12 @@ void flush_both(Activemap& map) {
 TEST(activemap, "map sizes are the original's") {
   const Json file = load_vectors("activemap");
   for (const Json& c : file["ondisk_sizes"]) {
-    const uint64_t media = number(c["mediasize"]);
-    const auto extent = static_cast<uint32_t>(number(c["extentsize"]));
-    const auto sector = static_cast<uint32_t>(number(c["sectorsize"]));
+    const uint64_t media = c["mediasize"].number();
+    const auto extent = static_cast<uint32_t>(c["extentsize"].number());
+    const auto sector = static_cast<uint32_t>(c["sectorsize"].number());
     const Activemap map(media, extent, 64, sector);
-    CHECK_EQ(map.map_bytes(), number(c["map_bytes"]));
-    CHECK_EQ(map_bytes_for(media, extent, sector), number(c["map_bytes"]));
+    CHECK_EQ(map.map_bytes(), c["map_bytes"].number());
+    CHECK_EQ(map_bytes_for(media, extent, sector), c["map_bytes"].number());
   }
 }
 
@@ -62,12 +63,12 @@ TEST(activemap,
   const Json file = load_vectors("activemap");
   const Json& sequence = file["sequence"];
   const uint32_t extent = 1 << 20;
-  Activemap map(number(sequence["mediasize"]), extent, 2, 512);
+  Activemap map(sequence["mediasize"].number(), extent, 2, 512);
   const auto at = [extent](uint32_t e) { return uint64_t{e} * extent; };
   std::optional<uint32_t> copying;
   for (const Json& step : sequence["steps"]) {
     const std::string op = step["op"];
-    switch (number(step["step"])) {
+    switch (step["step"].number()) {
       case 0:
         map.write_begin(0, 4096);
         break;
@@ -121,8 +122,8 @@ TEST(activemap,
     }
     flush_both(map);
     store_all(map, 512);
-    CHECK_EQ(first8(map), step["ondisk_map_first8_hex"].get<std::string>());
-    CHECK_EQ(map.dirty_count(), number(step["ndirty"]));
+    CHECK_EQ(first8(map), step["ondisk_map_first8_hex"].text());
+    CHECK_EQ(map.dirty_count(), step["ndirty"].number());
     CHECK(!map.any_stale());
   }
 }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <random>
 
+#include "harness.h"
 #include "lzf_samples.h"
 #include "vectors.h"
 #ifdef HAST_HAVE_LZF
@@ -97,13 +98,13 @@ TEST(lzf, "raw streams decode or fail as the original's decoder says") {
   const Json file = load_vectors("lzf-decode");
   CHECK(file["cases"].size() >= 12);
   for (const Json& c : file["cases"]) {
-    const ByteVector stream = unhex(c["stream_hex"].get<std::string>());
-    ByteVector out(number(c["output_limit"]));
+    const ByteVector stream = unhex(c["stream_hex"].text());
+    ByteVector out(c["output_limit"].number());
     const Result<size_t> result = lzf_decode(stream, out);
-    CHECK_EQ(result.has_value(), number(c["result_length"]) != 0);
+    CHECK_EQ(result.has_value(), c["result_length"].number() != 0);
     if (!result) continue;
-    CHECK_EQ(*result, number(c["result_length"]));
-    CHECK_EQ(hex(ConstBytes(out).first(*result)), c["output_hex"].get<std::string>());
+    CHECK_EQ(*result, c["result_length"].number());
+    CHECK_EQ(hex(ConstBytes(out).first(*result)), c["output_hex"].text());
   }
   CHECK(!lzf_decode({}, {}).has_value());
 }

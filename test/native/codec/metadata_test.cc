@@ -5,6 +5,7 @@
 #include "codec/block_cuts.h"
 #include "codec/checksum.h"
 #include "codec/layout.h"
+#include "harness.h"
 #include "vectors.h"
 
 using namespace hast;
@@ -23,12 +24,12 @@ uint64_t with_suffix(const std::string& text) {
 
 LayoutRequest request_of(const Json& c) {
   LayoutRequest request;
-  request.provider_bytes = number(c["provider_size"]);
-  request.sector_bytes = static_cast<uint32_t>(number(c["sector_size"]));
+  request.provider_bytes = c["provider_size"].number();
+  request.sector_bytes = static_cast<uint32_t>(c["sector_size"].number());
   request.kind = LayoutKind::kHast;
   const Json& options = c["hastctl_create_options"];
   for (size_t i = 0; i + 1 < options.size(); i += 2) {
-    const uint64_t value = with_suffix(options[i + 1].get<std::string>());
+    const uint64_t value = with_suffix(options[i + 1].text());
     if (options[i] == "-e") request.extent_bytes = value;
     if (options[i] == "-k") request.keepdirty = value;
     if (options[i] == "-m") request.media_bytes = value;
@@ -91,17 +92,17 @@ TEST(layout, "create --layout hast makes the original's bytes, or its refusals")
   for (const Json& c : file["cases"]) {
     const Result<Layout> layout = plan_layout(request_of(c));
     // The original takes a size that is no multiple of the sector; ours must refuse it.
-    const bool accepted = c["exit_status"] == 0 && c["name"] != "odd-size";
+    const bool accepted = c["exit_status"].number() == 0 && c["name"] != "odd-size";
     if (layout.has_value() != accepted) fail(__FILE__, __LINE__, c["name"]);
     if (!layout || !accepted) continue;
     const std::string name = c["resource"];
     const MetadataBlock block = MetadataBlock::create(initial_metadata(name, *layout));
-    const ByteVector expected = unhex(c["metadata_nonzero_prefix_hex"].get<std::string>());
+    const ByteVector expected = unhex(c["metadata_nonzero_prefix_hex"].text());
     Block padded{};
     std::memcpy(padded.data(), expected.data(), expected.size());
     CHECK_EQ(hex(block.bytes()), hex(padded));
-    CHECK_EQ(layout->map_bytes, number(c["activemap_length"]));
-    CHECK(check_geometry(block.metadata(), number(c["provider_size"]), 512).has_value());
+    CHECK_EQ(layout->map_bytes, c["activemap_length"].number());
+    CHECK(check_geometry(block.metadata(), c["provider_size"].number(), 512).has_value());
     const Result<MetadataBlock> back = MetadataBlock::decode(padded);
     REQUIRE(back.has_value());
     CHECK(back->metadata() == block.metadata());
@@ -152,7 +153,7 @@ TEST(metadata, "what a whole session of the original left decodes and encodes to
       if (!session.contains(when)) continue;
       for (const Json& node : session[when]) {
         if (node.is_null()) continue;
-        const ByteVector prefix = unhex(node["nonzero_prefix_hex"].get<std::string>());
+        const ByteVector prefix = unhex(node["nonzero_prefix_hex"].text());
         Block bytes{};
         std::memcpy(bytes.data(), prefix.data(), prefix.size());
         CHECK(holds_fields(bytes, node["fields"]));

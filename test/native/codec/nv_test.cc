@@ -2,6 +2,7 @@
 
 #include <random>
 
+#include "harness.h"
 #include "vectors.h"
 
 using namespace hast;
@@ -24,10 +25,10 @@ TEST(nv, "every recorded area decodes to its fields and is encoded again byte by
   const Json file = load_vectors("nv");
   CHECK(file["cases"].size() >= 20);
   for (const Json& c : file["cases"]) {
-    const ByteVector area = unhex(c["nv_hex"].get<std::string>());
+    const ByteVector area = unhex(c["nv_hex"].text());
     CHECK(NvReader::open(area).has_value());
     CHECK(holds_fields(area, c["expected"]));
-    CHECK_EQ(hex(encode_fields(c["expected"])), c["nv_hex"].get<std::string>());
+    CHECK_EQ(hex(encode_fields(c["expected"])), c["nv_hex"].text());
   }
 }
 
@@ -35,7 +36,7 @@ TEST(nv, "areas are accepted or rejected as required, where the original differs
   const Json file = load_vectors("nv-validate");
   CHECK(file["cases"].size() >= 34);
   for (const Json& c : file["cases"]) {
-    const ByteVector area = unhex(c["nv_hex"].get<std::string>());
+    const ByteVector area = unhex(c["nv_hex"].text());
     const bool required = c["required"] == "accept";
     const Result<NvReader> nv = NvReader::open(area);
     if (nv.has_value() != required) fail(__FILE__, __LINE__, c["description"]);
@@ -47,7 +48,7 @@ TEST(nv, "areas are accepted or rejected as required, where the original differs
     const std::vector<std::string> names = names_of(area);
     REQUIRE(names.size() == c["reference_decoded"].size());
     for (size_t i = 0; i < names.size(); i++) {
-      CHECK(c["reference_decoded"][i].get<std::string>().starts_with(names[i] + "("));
+      CHECK(c["reference_decoded"][i].text().starts_with(names[i] + "("));
     }
   }
 }
@@ -102,7 +103,7 @@ TEST(nv, "random and mutated bytes never crash and always give the same verdict"
   std::mt19937_64 random(1);
   const Json file = load_vectors("nv");
   std::vector<ByteVector> seeds;
-  for (const Json& c : file["cases"]) seeds.push_back(unhex(c["nv_hex"].get<std::string>()));
+  for (const Json& c : file["cases"]) seeds.push_back(unhex(c["nv_hex"].text()));
   REQUIRE(!seeds.empty());
   for (int round = 0; round < 40000; round++) {
     ByteVector area;

@@ -2,6 +2,7 @@
 
 #include "codec/checksum.h"
 #include "codec/compression.h"
+#include "harness.h"
 #include "vectors.h"
 
 using namespace hast;
@@ -10,7 +11,7 @@ using namespace hast::test;
 namespace {
 
 Compression by_name(const Json& name) {
-  return name.is_null() ? Compression::kNone : compression_from_name(name.get<std::string>());
+  return name.is_null() ? Compression::kNone : compression_from_name(name.text());
 }
 
 ByteVector input_of(const Json& c) {
@@ -21,7 +22,7 @@ ByteVector input_of(const Json& c) {
     const std::string description = c["description"];  // "... bytes of RULE"
     rule = description.substr(description.rfind(' ') + 1);
   }
-  const size_t length = number(c["input_length"]);
+  const size_t length = c["input_length"].number();
   if (rule != "sparse") return content(rule, length);
   // "all 00 except every 97th byte": the value is in the rule's text; the checksum tells.
   ByteVector bytes(length);
@@ -36,10 +37,10 @@ TEST(checksum, "crc32 and sha256 are the original's, with their names and length
   CHECK(file["cases"].size() >= 20);
   for (const Json& c : file["cases"]) {
     const ByteVector input = input_of(c);
-    const Checksum kind = checksum_from_name(c["checksum_field"].get<std::string>());
+    const Checksum kind = checksum_from_name(c["checksum_field"].text());
     std::array<std::byte, kHashBytesMax> hash{};
     const size_t size = checksum_compute(kind, input, hash);
-    CHECK_EQ(hex(ConstBytes(hash).first(size)), c["hash_hex"].get<std::string>());
+    CHECK_EQ(hex(ConstBytes(hash).first(size)), c["hash_hex"].text());
     CHECK(checksum_matches(kind, input, ConstBytes(hash).first(size)));
     CHECK(!checksum_matches(kind, input, ConstBytes(hash).first(size - 1)));
     hash[0] ^= std::byte{1};
@@ -59,14 +60,14 @@ TEST(compression, "what the original compressed decodes to its input") {
   for (const Json& c : file["cases"]) {
     const Compression kind = by_name(c["compression_field"]);
     if (kind == Compression::kNone || c["output_hex"].is_null()) continue;
-    const ByteVector payload = unhex(c["output_hex"].get<std::string>());
-    if (payload.size() != number(c["output_length"])) continue;  // shortened in the file
-    ByteVector out(number(c["input_length"]), std::byte{0x77});
+    const ByteVector payload = unhex(c["output_hex"].text());
+    if (payload.size() != c["output_length"].number()) continue;  // shortened in the file
+    ByteVector out(c["input_length"].number(), std::byte{0x77});
     const Result<void> result = decompress(kind, payload, out);
     CHECK(result.has_value());
     char crc[9];
     std::snprintf(crc, sizeof crc, "%08x", crc32_of(out));
-    CHECK_EQ(std::string(crc), c["input_crc32"].get<std::string>());
+    CHECK_EQ(std::string(crc), c["input_crc32"].text());
     decoded++;
     // One byte more or less than announced is an error, not a short result.
     ByteVector longer(out.size() + 1);
@@ -94,7 +95,7 @@ TEST(compression, "what the original compresses so do we, and where it declines 
       continue;
     }
     if (sent.compression == Compression::kHole) {
-      CHECK_EQ(hex(sent.payload), c["output_hex"].get<std::string>());
+      CHECK_EQ(hex(sent.payload), c["output_hex"].text());
     }
     ByteVector back(input.size(), std::byte{0x77});
     CHECK(decompress(sent.compression, sent.payload, back).has_value());

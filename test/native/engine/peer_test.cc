@@ -190,9 +190,13 @@ const Json* field(const Json& message, const std::string& name) {
   return nullptr;
 }
 
+uint8_t version_of(const Json& message) {
+  return static_cast<uint8_t>(message["header_version"].number());
+}
+
 uint64_t number_or(const Json& message, const std::string& name, uint64_t otherwise) {
   const Json* value = field(message, name);
-  return value == nullptr ? otherwise : number(*value);
+  return value == nullptr ? otherwise : value->number();
 }
 
 }  // namespace
@@ -207,7 +211,7 @@ TEST(peer, "a secondary answers recorded single requests to the byte (wire-proto
     const std::string name = one["name"];
     ScriptedPrimary script(original_metadata(), plain_config());
     script.one->next(script.loop);  // the set-up answer
-    script.one->send(script.loop, unhex(one["request_hex"].get<std::string>()));
+    script.one->send(script.loop, unhex(one["request_hex"].text()));
     if (std::find(ends.begin(), ends.end(), name) != ends.end()) {
       script.loop.advance(kSecond);
       if (!script.ended || !script.two->got.empty()) fail(__FILE__, __LINE__, name);
@@ -228,11 +232,11 @@ TEST(peer, "a secondary answers recorded single requests to the byte (wire-proto
       if (expected.contains("event")) continue;
       ByteVector payload;
       const ByteVector got = script.two->next(script.loop, &payload);
-      if (hex(got) != expected["header_hex"].get<std::string>()) {
+      if (hex(got) != expected["header_hex"].text()) {
         fail(__FILE__, __LINE__, name + ": " + hex(got));
       }
       if (expected.contains("payload_hex")) {
-        CHECK_EQ(hex(payload), expected["payload_hex"].get<std::string>());
+        CHECK_EQ(hex(payload), expected["payload_hex"].text());
       }
     }
     script.loop.advance(kSecond);
@@ -259,11 +263,11 @@ TEST(peer, "a secondary repeats its part of recorded sessions to the byte") {
     }
     ByteVector map;
     if (metadata.resuid != 0 && !name.starts_with("counters-") &&
-        answer.value("payload_length", 0) == 512) {
-      map = unhex(answer["payload_hex"].get<std::string>());
+        answer.contains("payload_length") && answer["payload_length"].number() == 512) {
+      map = unhex(answer["payload_hex"].text());
     }
     SecondaryConfig config = plain_config();
-    config.version = answer["header_version"];
+    config.version = version_of(answer);
     config.primary.resuid = primary_id;
     config.primary.localcnt = number_or(hello, "localcnt", 0);
     config.primary.remotecnt = number_or(hello, "remotecnt", 0);
@@ -280,16 +284,16 @@ TEST(peer, "a secondary repeats its part of recorded sessions to the byte") {
         script.disk().add_fault({FaultComponent::kFlush, -EIO, 1});
       }
       const std::string payload =
-          message.contains("payload_hex") ? message["payload_hex"].get<std::string>() : "";
+          message.contains("payload_hex") ? message["payload_hex"].text() : "";
       if (message["direction"] == "primary->secondary") {
         if (number_or(message, "cmd", 0) == 1) break;  // content of the disk is not recorded
-        script.one->send(script.loop, unhex(message["header_hex"].get<std::string>() + payload));
+        script.one->send(script.loop, unhex(message["header_hex"].text() + payload));
         continue;
       }
       ByteVector got_payload;
-      Wire& wire = message["connection"] == 1 ? *script.one : *script.two;
+      Wire& wire = message["connection"].number() == 1 ? *script.one : *script.two;
       const ByteVector got = wire.next(script.loop, &got_payload);
-      if (hex(got) != message["header_hex"].get<std::string>() || hex(got_payload) != payload) {
+      if (hex(got) != message["header_hex"].text() || hex(got_payload) != payload) {
         fail(__FILE__, __LINE__, name + ", message " + std::to_string(i) + ": " + hex(got));
         break;
       }
@@ -303,7 +307,7 @@ TEST(peer, "a write of which only a part arrives is not carried out (wire-protoc
     if (one["name"] != "truncated-write-payload") continue;
     ScriptedPrimary script(original_metadata(), plain_config());
     script.one->next(script.loop);
-    script.one->send(script.loop, unhex(one["bytes_hex"].get<std::string>()));
+    script.one->send(script.loop, unhex(one["bytes_hex"].text()));
     script.loop.advance(25 * kSecond);
     CHECK(script.ended);
     CHECK(script.two->got.empty());
@@ -532,7 +536,7 @@ bool has_fields(const ByteVector& message, const Json& expected,
     }
     if (!found) return false;
   }
-  return static_cast<unsigned>(message[0]) == expected["header_version"].get<unsigned>();
+  return static_cast<unsigned>(message[0]) == version_of(expected);
 }
 
 }  // namespace
@@ -547,12 +551,12 @@ TEST(peer, "a primary says and refuses what the recorded ones did") {
     Wire* one = script.wire(0);
     REQUIRE(one != nullptr);
     CHECK(has_fields(one->next(script.loop), messages[0], {}));
-    one->send(script.loop, unhex(messages[1]["header_hex"].get<std::string>()));
+    one->send(script.loop, unhex(messages[1]["header_hex"].text()));
     if (messages[2].contains("fields")) {
       Wire* two = script.wire(1);
       REQUIRE(two != nullptr);
       CHECK(has_fields(two->next(script.loop), messages[2], {"resuid"}));
-      one->send(script.loop, unhex(messages[3]["header_hex"].get<std::string>()));
+      one->send(script.loop, unhex(messages[3]["header_hex"].text()));
       script.loop.run_until([two] { return two->ended; }, kSecond / 2);
       CHECK(two->ended);
     }
@@ -573,11 +577,11 @@ TEST(peer, "a primary repeats its part of recorded virgin sessions, but for its 
     Wire* one = script.wire(0);
     REQUIRE(one != nullptr);
     CHECK(has_fields(one->next(script.loop), messages[0], {}));
-    one->send(script.loop, unhex(messages[1]["header_hex"].get<std::string>()));
+    one->send(script.loop, unhex(messages[1]["header_hex"].text()));
     Wire* two = script.wire(1);
     REQUIRE(two != nullptr);
     CHECK(has_fields(two->next(script.loop), messages[2], {"resuid"}));
-    one->send(script.loop, unhex(messages[3]["header_hex"].get<std::string>()));
+    one->send(script.loop, unhex(messages[3]["header_hex"].text()));
     script.loop.run_until([&] { return script.serving; }, kSecond);
     REQUIRE(script.serving);
     bool done = true;
@@ -591,7 +595,7 @@ TEST(peer, "a primary repeats its part of recorded virgin sessions, but for its 
         ReplyMessage reply = ReplyMessage::done(seq, 0);
         if (field(message, "received") != nullptr) reply = ReplyMessage::received(seq);
         ByteVector bytes(kPacketHeadBytesMax);
-        bytes.resize(encode_reply(Bytes(bytes), messages[1]["header_version"], reply));
+        bytes.resize(encode_reply(Bytes(bytes), version_of(messages[1]), reply));
         two->send(script.loop, bytes);
         continue;
       }
@@ -614,7 +618,7 @@ TEST(peer, "a primary repeats its part of recorded virgin sessions, but for its 
         REQUIRE(decode_request(ConstBytes(got).subspan(kHeadBytes), request).has_value());
         if (request.cmd != Command::kFlush) break;
         ByteVector done_bytes(kPacketHeadBytesMax);
-        done_bytes.resize(encode_reply(Bytes(done_bytes), messages[1]["header_version"],
+        done_bytes.resize(encode_reply(Bytes(done_bytes), version_of(messages[1]),
                                        ReplyMessage::done(request.seq, 0)));
         two->send(script.loop, done_bytes);
       }

@@ -11,6 +11,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/assert.h"
@@ -18,6 +19,7 @@
 #include "base/limits.h"
 #include "base/random.h"
 #include "gate/provider.h"
+#include "lazy_slab.h"
 #include "ring/loop.h"
 
 namespace hast::test {
@@ -47,19 +49,20 @@ class MemoryProvider final : public Provider {
   using Options = MemoryProviderOptions;
 
   explicit MemoryProvider(Options options)
-      : options_(options), random_(options.seed), slots_(new Slot[options.slots]) {
-    memory_ = zeroes(std::size_t{options.slots} * kRequestBytesMax + 4096);
-    const auto base = round_up(reinterpret_cast<uintptr_t>(memory_.get()), 4096);
+      : options_(options),
+        random_(options.seed),
+        slots_(new Slot[options.slots]),
+        memory_(std::size_t{options.slots} * kRequestBytesMax) {
     for (uint32_t i = 0; i < options.slots; ++i) {
       Slot& slot = slots_[i];
       slot.owner = this;
-      slot.buffer = reinterpret_cast<std::byte*>(base + uint64_t{i} * kRequestBytesMax);
+      slot.buffer = memory_.data() + std::size_t{i} * kRequestBytesMax;
       slot.run = [](Completion& c) { static_cast<Slot&>(c).owner->answer(static_cast<Slot&>(c)); };
       free_.push_back(&slot);
     }
     if (options.null) return;
-    disk_memory_ = zeroes(options.size_bytes);
-    disk = Bytes(disk_memory_.get(), options.size_bytes);
+    disk_memory_.emplace(options.size_bytes);
+    disk = Bytes(disk_memory_->data(), options.size_bytes);
   }
   ~MemoryProvider() override { HAST_ASSERT_OP(free_.size(), ==, std::size_t{options_.slots}); }
 
@@ -138,22 +141,11 @@ class MemoryProvider final : public Provider {
   struct Slot : Request, Timer {
     MemoryProvider* owner = nullptr;
   };
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
-  };
-  using Memory = std::unique_ptr<std::byte[], Free>;
   struct Waiter {
     ProviderClient* client;
     Completion* completion;
     Request** slot;
   };
-
-  /// Costs nothing before it is touched.
-  static Memory zeroes(std::size_t size) {
-    Memory memory(static_cast<std::byte*>(std::calloc(size, 1)));
-    HAST_ASSERT(memory != nullptr);
-    return memory;
-  }
 
   static Slot& slot_of(Request& request) { return static_cast<Slot&>(request); }
   bool may_have(const ProviderClient& client) const {
@@ -210,8 +202,8 @@ class MemoryProvider final : public Provider {
   const Options options_;
   Random random_;
   std::unique_ptr<Slot[]> slots_;
-  Memory memory_;
-  Memory disk_memory_;
+  LazySlab memory_;
+  std::optional<LazySlab> disk_memory_;
   std::vector<Request*> free_;
   std::deque<Waiter> waiters_;
   std::vector<Slot*> held_;

@@ -2,6 +2,7 @@
 
 #include <random>
 
+#include "harness.h"
 #include "vectors.h"
 #include "wire/errno_map.h"
 
@@ -98,7 +99,7 @@ Recorded recorded(const Json& file, const char* name) {
   Recorded result;
   const Json* c = find_case(file, name);
   if (c == nullptr) return result;
-  const ByteVector bytes = unhex((*c)["request_hex"].get<std::string>());
+  const ByteVector bytes = unhex((*c)["request_hex"].text());
   const MessageHead head = head_of(bytes);
   const ConstBytes area = ConstBytes(bytes).subspan(kHeadBytes, head.nv_bytes);
   CHECK(decode_request(area, result.request).has_value());
@@ -118,8 +119,8 @@ OddReply odd_reply(const Json& fields) {
   if (kind_of(fields, false) != Kind::kR1 || has_field(fields, "errmsg")) return OddReply::kNone;
   if (!has_field(fields, "version")) return OddReply::kVersionOne;
   for (const Json& field : fields) {
-    if (field["name"] == "version" && number(field["value"]) > 2) return OddReply::kRefused;
-    if (field["name"] == "token" && field["value"].get<std::string>().size() != 2 * kTokenBytes) {
+    if (field["name"] == "version" && field["value"].number() > 2) return OddReply::kRefused;
+    if (field["name"] == "token" && field["value"].text().size() != 2 * kTokenBytes) {
       return OddReply::kRefused;
     }
   }
@@ -137,14 +138,14 @@ TEST(format, "every message of every recorded session is decoded and encoded aga
       const bool from_primary = m["direction"] == "primary->secondary";
       const OddReply odd = from_primary ? OddReply::kNone : odd_reply(m["fields"]);
       if (odd != OddReply::kNone) {
-        const ByteVector bytes = unhex(m["header_hex"].get<std::string>());
+        const ByteVector bytes = unhex(m["header_hex"].text());
         const auto reply = decode_first_reply(ConstBytes(bytes).subspan(kHeadBytes));
         CHECK_EQ(reply.has_value(), odd == OddReply::kVersionOne);
         if (reply) CHECK_EQ(reply->version, 1);
         odd_replies++;
         continue;
       }
-      check_message(m["header_hex"].get<std::string>(), m["fields"], from_primary);
+      check_message(m["header_hex"].text(), m["fields"], from_primary);
       messages++;
     }
   }
@@ -158,8 +159,8 @@ TEST(format, "every recorded payload is accepted and none of it is lost") {
   for (const Json& session : file["sessions"]) {
     for (const Json& m : session["messages"]) {
       if (!m.contains("payload_hex")) continue;
-      const ByteVector payload = unhex(m["payload_hex"].get<std::string>());
-      const ByteVector bytes = unhex(m["header_hex"].get<std::string>());
+      const ByteVector payload = unhex(m["payload_hex"].text());
+      const ByteVector bytes = unhex(m["header_hex"].text());
       const ConstBytes area = ConstBytes(bytes).subspan(kHeadBytes);
       PayloadInfo info;
       uint64_t length = 0;
@@ -203,11 +204,11 @@ TEST(format, "every recorded request and reply is decoded and encoded again byte
   for (const Json& c : file["cases"]) {
     // What we would never send: a compression without a name of ours.
     if (c["name"] != "unknown-compression") {
-      check_message(c["request_hex"].get<std::string>(), c["request_fields"], true);
+      check_message(c["request_hex"].text(), c["request_fields"], true);
     }
     for (const Json& reply : c["replies"]) {
       if (!reply.contains("header_hex")) continue;
-      check_message(reply["header_hex"].get<std::string>(), reply["fields"], false);
+      check_message(reply["header_hex"].text(), reply["fields"], false);
     }
   }
 }
@@ -217,12 +218,12 @@ TEST(format, "every recorded set-up message is decoded and encoded again, or dro
   unsigned replies = 0;
   for (const Json& c : file["cases"]) {
     const std::string name = c["name"];
-    const ByteVector bytes = unhex(c["request_hex"].get<std::string>());
+    const ByteVector bytes = unhex(c["request_hex"].text());
     const Result<MessageHead> head = decode_head(ConstBytes(bytes).first<kHeadBytes>());
     CHECK_EQ(head.has_value(), name != "header-version-3");
     if (!head) CHECK(head.error().code == Code::PEER_VERSION);
     if (c["reply"].contains("header_hex")) {
-      check_message(c["reply"]["header_hex"].get<std::string>(), c["reply"]["fields"], false);
+      check_message(c["reply"]["header_hex"].text(), c["reply"]["fields"], false);
       replies++;
     }
     if (!head) continue;
@@ -235,8 +236,7 @@ TEST(format, "every recorded set-up message is decoded and encoded again, or dro
     if (name == "ok-no-version") CHECK_EQ(decode_first_request(area)->version, 1);
     if (name == "ok-newer-offer") CHECK_EQ(decode_first_request(area)->version, 9);
     // The other messages of this file leave fields out that we always send.
-    if (name == "ok-v2")
-      check_message(c["request_hex"].get<std::string>(), c["request_fields"], true);
+    if (name == "ok-v2") check_message(c["request_hex"].text(), c["request_fields"], true);
   }
   CHECK(replies >= 9);
 }
@@ -245,7 +245,7 @@ TEST(format, "broken input is refused as required, and nothing is read past its 
   const Json file = load_vectors("malformed");
   const auto bytes_of = [&file](const char* name) {
     const Json* c = find_case(file, name);
-    return c != nullptr ? unhex((*c)["bytes_hex"].get<std::string>()) : ByteVector(kHeadBytes);
+    return c != nullptr ? unhex((*c)["bytes_hex"].text()) : ByteVector(kHeadBytes);
   };
   const ByteVector empty = bytes_of("empty-nv");
   CHECK_EQ(head_of(empty).nv_bytes, 0u);
@@ -434,7 +434,7 @@ TEST(format, "random and mutated messages never crash a decoder") {
   for (const Json& session : file["sessions"]) {
     for (const Json& m : session["messages"]) {
       if (!m.contains("header_hex")) continue;
-      const ByteVector bytes = unhex(m["header_hex"].get<std::string>());
+      const ByteVector bytes = unhex(m["header_hex"].text());
       seeds.emplace_back(bytes.begin() + kHeadBytes, bytes.end());
     }
   }
