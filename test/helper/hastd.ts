@@ -3,9 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { until } from './deadline.ts';
 import { type Answer, ask } from './http.ts';
-
-const PROGRAM = new URL('../../src/bin/hastd.ts', import.meta.url).pathname;
-const TSX = import.meta.resolve('tsx');
+import { program } from './pair.ts';
 
 export interface Setup {
   readonly directory: string;
@@ -49,7 +47,7 @@ export class Hastd {
 
   constructor(directory: string, ...args: readonly string[]) {
     this.#directory = directory;
-    const all = ['--import', TSX, PROGRAM, '-c', `${directory}/hast.conf`, '-n', 'a', ...args];
+    const all = [...program('hastd'), '-c', `${directory}/hast.conf`, '-n', 'a', ...args];
     this.child = spawn(process.execPath, all, { stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => {

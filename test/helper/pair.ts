@@ -166,12 +166,17 @@ function startOf(pid: number): string | undefined {
   }
 }
 
-function isZombie(pid: number): boolean {
+/** Of a process, or of one of its threads by /proc/PID/task; Z when there is none. */
+function stateOf(process: string): string {
   try {
-    return readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1)?.startsWith('Z') ?? true;
+    return readFileSync(`/proc/${process}/stat`, 'latin1').split(') ').at(-1)?.[0] ?? 'Z';
   } catch {
-    return true;
+    return 'Z';
   }
+}
+
+function isZombie(pid: number): boolean {
+  return stateOf(String(pid)) === 'Z';
 }
 
 /** A process of ours, which stays known after its id is given to another. */
@@ -196,6 +201,15 @@ export class Process {
     } catch {
       // It has just ended.
     }
+  }
+
+  /** SIGSTOP; when it has come to every thread. */
+  async freeze(): Promise<void> {
+    this.signal('SIGSTOP');
+    const tasks = `${this.pid}/task`;
+    await until(`process ${this.pid} stopped`, 10_000, () =>
+      readdirSync(`/proc/${tasks}`).every((id) => stateOf(`${tasks}/${id}`) === 'T'),
+    );
   }
 }
 

@@ -424,7 +424,7 @@ add(
     await withClient(a, async (client) => {
       await good(client.write(0, Buffer.alloc(4 * KIB, 'before')));
       const began = performance.now();
-      worker.signal('SIGSTOP');
+      await worker.freeze();
       try {
         await good(client.flush());
         await good(client.write(0, Buffer.alloc(4 * KIB, 'meanwhile')));
@@ -449,7 +449,7 @@ add(
       const { a, b } = pair;
       const { pid } = await a.stats();
       const worker = await b.worker();
-      worker.signal('SIGSTOP');
+      await worker.freeze();
       try {
         await withClient(a, async (client) => {
           const blocks = Array.from({ length: 20 }, (_, i) => i * 64 * KIB);

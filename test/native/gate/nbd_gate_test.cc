@@ -877,7 +877,6 @@ TEST(nbd_gate, "two clients move 32 MiB requests at once through 256 slots") {
   constexpr uint32_t kLong = 32u << 20;
   for (const bool structured : {false, true}) {
     World world({.delay_min_us = 10, .delay_max_us = 3000});
-    world.network.options.capacity_bytes = 1u << 20;
     std::vector<std::unique_ptr<Replies>> replies;
     for (uint64_t i = 0; i < 2; ++i) {
       Client& client = structured ? world.structured() : world.simple();
