@@ -112,6 +112,9 @@ const LONG: readonly string[] = [
   'test/unit/resource/supervisor.test.ts',
 ];
 
+/** Those of `npm run test:vm`. */
+const OTHER_KERNEL = 'test/vm/';
+
 /** Daemons are started from there, and their workers must be able to read it. */
 let found: string | undefined;
 function place(): string {
@@ -137,7 +140,7 @@ function suites(name: string, files: readonly string[], cwd: () => string): Phas
 function uvuPhases(): Phase[] {
   const all = readdirSync('test', { recursive: true })
     .map((name) => `test/${name}`)
-    .filter((file) => file.endsWith('.test.ts'))
+    .filter((file) => file.endsWith('.test.ts') && !file.startsWith(OTHER_KERNEL))
     .sort();
   const gone = LONG.filter((file) => !all.includes(file));
   if (gone.length > 0) throw new Error(`scripts/test.ts names what is not there: ${gone.join()}`);
