@@ -46,7 +46,7 @@ const LOW = [...PURE, 'native', 'log'];
 const TS_ROOMS: readonly Room[] = [
   {
     name: 'ground',
-    files: /^src\/(error|error-codes|exit|units|limits|crc32c)\.ts$/,
+    files: /^src\/(error|error-codes|exit|units|limits|crc32c|signals)\.ts$/,
     may: GROUND,
   },
   { name: 'config', files: /^src\/config\//, may: [...GROUND, 'config'] },

@@ -6,6 +6,7 @@ import { HastError } from '../error.ts';
 import { EXIT } from '../exit.ts';
 import { foregroundSink, jsonSink, Logger, relay, syslogSink } from '../log.ts';
 import { native } from '../native.ts';
+import { ignoreUserSignals } from '../signals.ts';
 import { type Arguments, readArguments, USAGE } from './hastd-arguments.ts';
 
 const background = isBackgroundChild();
@@ -48,6 +49,7 @@ function failed(error: unknown, log: Logger): number {
 }
 
 process.title = 'hastd';
+ignoreUserSignals();
 const args = readArguments(process.argv.slice(2), process.cwd());
 const wrong = typeof args === 'string' ? `${args}${USAGE}` : undefined;
 const debug = typeof args === 'string' ? 0 : args.debug;

@@ -91,6 +91,7 @@ export type RoleEffect =
   | { readonly type: 'keep'; readonly end: WorkerEnd }
   | { readonly type: 'forget' }
   | { readonly type: 'log'; readonly level: 'info' | 'warning' | 'error'; readonly text: string };
+type LogEffect = Extract<RoleEffect, { type: 'log' }>;
 
 export interface Step {
   readonly state: RoleState;
@@ -143,6 +144,7 @@ function describe(end: WorkerEnd): string {
   return end.text === '' ? how : `${how}: ${end.text}`;
 }
 
+const SPLIT_ADVICE = 'Neither copy is overwritten: hastctl why tells what to do.';
 const STILL_CONNECTED: WorkerEnd = {
   exit: null,
   signal: null,
@@ -233,27 +235,28 @@ function crashed(state: Of<'starting'> | Of<'primary'>, from: Role, event: Event
   };
 }
 
+/** The next connection gets a worker of its own. */
+function waitAgain(level: LogEffect['level'], text: string, end?: WorkerEnd): Step {
+  const keep: RoleEffect[] = end === undefined ? [] : [{ type: 'keep', end }];
+  return stay({ phase: 'secondary' }, ...keep, { type: 'log', level, text });
+}
+
 /** A worker of a secondary ended without a role change behind it. */
 function sessionEnded({ end }: Event<'ended'>, asked: boolean): Step {
-  if (asked && end.exit === 0) return stay({ phase: 'secondary' });
   if (end.signal !== null || isUnknown(end)) {
-    const text = `Worker crashed (${describe(end)}), waiting for the primary.`;
-    return stay(
-      { phase: 'secondary' },
-      { type: 'keep', end },
-      { type: 'log', level: 'error', text },
-    );
+    return waitAgain('error', `Worker crashed (${describe(end)}), waiting for the primary.`, end);
   }
-  if (end.exit === EXIT.tempFail || asked) return stay({ phase: 'secondary' });
+  if (asked) return stay({ phase: 'secondary' });
+  // The connection goes, the role stays: that is hastctl's alone.
+  if (end.exit === 0) return waitAgain('info', 'Worker was ended, waiting for the primary.');
+  if (end.exit === EXIT.tempFail) {
+    const why = end.text === '' ? describe(end) : end.text;
+    return waitAgain('warning', `Disconnected from the primary: ${why}.`);
+  }
   // What a peer said is no reason to give up the role: any host with its address could say it.
-  if (end.code.startsWith('PEER_')) {
-    const text = `The primary was refused: ${end.text}`;
-    return stay(
-      { phase: 'secondary' },
-      { type: 'keep', end },
-      { type: 'log', level: 'warning', text },
-    );
-  }
+  const refused = `The primary was refused: ${end.text}`;
+  if (end.code === 'PEER_SPLIT_BRAIN') return waitAgain('error', `${refused} ${SPLIT_ADVICE}`, end);
+  if (end.code.startsWith('PEER_')) return waitAgain('warning', refused, end);
   return fallToInit('secondary', end);
 }
 

@@ -6,6 +6,7 @@
 import { closeSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { fdOf, native } from '../native.ts';
+import { ignoreUserSignals } from '../signals.ts';
 import { WorkerBody } from './worker.ts';
 import { DOOR_LIMITS, WorkerDoor } from './worker-door.ts';
 import { programVersion, titleOf, WORKER_FDS } from './worker-protocol.ts';
@@ -64,6 +65,7 @@ const body = new WorkerBody(native, door, ({ resource, role }) => {
 process.on('uncaughtException', (error) => body.fault(error));
 process.on('unhandledRejection', (error) => body.fault(error));
 process.on('SIGHUP', () => {}); // a reload is for the parent
+ignoreUserSignals();
 process.on('SIGTERM', () => body.stop());
 process.on('SIGINT', () => body.stop());
 door.serve(server, body);

@@ -13,6 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -225,6 +226,12 @@ export interface Network {
 }
 
 const LOOPBACK: Network = { address: () => '127.0.0.1', enter: () => [] };
+export const LOOPBACK6: Network = { address: () => '::1', enter: () => [] };
+
+/** As a configuration has it. */
+function addressText(host: string, port: number): string {
+  return isIPv6(host) ? `tcp6://[${host}]:${port}` : `tcp4://${host}:${port}`;
+}
 
 // ---- One node ---------------------------------------------------------------------------------
 
@@ -243,6 +250,8 @@ export class Node {
   onOutput: ((text: string) => void) | undefined;
   /** More of the environment of its daemons. */
   env: Readonly<Record<string, string>> = {};
+  /** More options of its daemons. */
+  options: readonly string[] = [];
 
   constructor(
     name: NodeName,
@@ -293,7 +302,8 @@ export class Node {
 
   async start(): Promise<void> {
     const from = this.output.length;
-    const args = [...this.#flags, ...program('hastd'), '-F', '-c', this.config, '-n', this.name];
+    const own = ['-F', '-c', this.config, '-n', this.name, ...this.options];
+    const args = [...this.#flags, ...program('hastd'), ...own];
     const [file = '', ...all] = [...this.#network.enter(this.name), process.execPath, ...args];
     const env = { ...process.env, ...this.env };
     const child = spawn(file, all, { stdio: ['ignore', 'pipe', 'pipe'], env });
@@ -325,10 +335,12 @@ export class Node {
   /** Ends the daemon in order. @returns its exit code */
   async stop(): Promise<number | null> {
     const child = this.#child;
-    if (child === undefined || !this.running) return child?.exitCode ?? null;
+    if (child === undefined) return null;
     await this.#remember();
     this.#daemon?.signal('SIGTERM');
-    await until(`hastd ${this.name} ended`, 60_000, () => child.exitCode !== null);
+    await until(`hastd ${this.name} ended`, 60_000, () => {
+      return child.exitCode !== null || child.signalCode !== null;
+    });
     return child.exitCode;
   }
 
@@ -563,6 +575,8 @@ export interface PairOptions {
   readonly only?: NodeName;
   /** Node's own flags for both daemons. */
   readonly flags?: readonly string[];
+  /** More options of both daemons. */
+  readonly hastd?: readonly string[];
   /** More of the environment of both daemons. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -604,7 +618,10 @@ export class Pair {
     const { network } = options;
     this.a = new Node('a', { ...common, port: ports[0] }, flags, network);
     this.b = new Node('b', { ...common, port: ports[1] }, flags, network);
-    for (const node of [this.a, this.b]) node.env = options.env ?? {};
+    for (const node of [this.a, this.b]) {
+      node.env = options.env ?? {};
+      node.options = options.hastd ?? [];
+    }
   }
 
   /** Both disks created, both daemons running, both roles init. */
@@ -661,12 +678,12 @@ export class Pair {
     const own = (node: Node): string => `on ${node.name} {
 	control ${node.control}
 	pidfile ${directory}/${node.name}.pid
-	listen tcp4://${network.address(node.name)}:${node.port}
+	listen ${addressText(network.address(node.name), node.port)}
 }
 `;
     const part = (node: Node, peerPort: number): string => `	on ${node.name} {
 		local ${node.disk}
-		remote tcp4://${network.address(this.other(node).name)}:${peerPort}
+		remote ${addressText(network.address(this.other(node).name), peerPort)}
 		export uds://${node.socket}
 	}
 `;

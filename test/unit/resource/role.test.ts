@@ -156,6 +156,28 @@ role('secondary to primary waits for the old worker to drain', () => {
   assert.equal(run(state, ended(REFUSED)).state.phase, 'secondary');
 });
 
+role('a session that ends leaves the role, whoever ended it, and its reason in the log', () => {
+  const split = { ...BROKEN, exit: 78, code: 'PEER_SPLIT_BRAIN', text: 'Split-brain condition!' };
+  const rows: readonly (readonly [WorkerEnd, string, RegExp])[] = [
+    [CLEAN, 'info', /^Worker was ended, waiting for the primary\.$/],
+    [LOST, 'warning', /^Disconnected from the primary: connection lost\.$/],
+    [KILLED, 'error', /^Worker crashed \(signal SIGKILL\), waiting for the primary\.$/],
+    [split, 'error', /^The primary was refused: Split-brain condition! .*hastctl why/],
+    [
+      { ...split, code: 'PEER_INCOMPLETE', text: 'No.' },
+      'warning',
+      /^The primary was refused: No\.$/,
+    ],
+  ];
+  for (const [end, level, text] of rows) {
+    const { state, effects } = step(SESSION, ended(end));
+    assert.equal(state, SECONDARY);
+    const [log] = effects.filter(({ type }) => type === 'log');
+    assert.ok(log?.type === 'log' && log.level === level, `${level}: ${JSON.stringify(log)}`);
+    assert.match(log.text, text);
+  }
+});
+
 role('a good second message displaces the running session', () => {
   const asked = run(SESSION, { type: 'newcomer' });
   assert.equal(asked.did, ['stop']);
