@@ -31,6 +31,8 @@
       "src-native/gate/nbd_format.cc",
       "src-native/gate/nbd_gate.cc",
       "src-native/gate/nbd_negotiation.cc",
+      "src-native/kernel/nbd_device.cc",
+      "src-native/kernel/netlink.cc",
       "src-native/ring/buffers.cc",
       "src-native/ring/loop.cc",
       "src-native/ring/mailbox.cc",
@@ -50,6 +52,7 @@
       "src-native/binding/codec_binding.cc",
       "src-native/binding/engine_binding.cc",
       "src-native/binding/host_binding.cc",
+      "src-native/binding/kernel_binding.cc",
       "src-native/binding/sandbox.cc"
     ],
     "hast_defines": [

@@ -17,8 +17,11 @@ import { isAmong, Resolver, systemLookup } from './peer/resolver.ts';
 import { Pidfile } from './pidfile.ts';
 import { reloadAnswer, tellReload } from './reload.ts';
 import { adoptWorkers } from './resource/adoption.ts';
+import type { BridgeMaker, BridgeNote } from './resource/bridge.ts';
+import { nbdMaker } from './resource/bridges/nbd.ts';
 import { DeviceClaims } from './resource/component.ts';
 import { hookStarter } from './resource/hooks.ts';
+import { closeLeftOver } from './resource/kernel-device.ts';
 import { workerEntry } from './resource/node-process.ts';
 import { verifyInstallation, workerLauncher } from './resource/process.ts';
 import { readSecret } from './resource/secret.ts';
@@ -77,6 +80,7 @@ export class Daemon {
   readonly #control: ControlServer;
   readonly #spares: Spares;
   readonly #said = new Set<string>();
+  readonly #bridges: readonly BridgeMaker[];
   #pidfile: Pidfile | undefined;
   #controlMade = false;
   #folder: WorkerFolder | undefined;
@@ -93,6 +97,7 @@ export class Daemon {
     this.#user = user;
     this.#log = log;
     this.#host = native.host;
+    this.#bridges = [nbdMaker({ ...native.host, ...native.kernel })];
     this.#resolver = new Resolver(systemLookup, (host, error) =>
       log.warning(withReason(`Cannot resolve ${host}`, error)),
     );
@@ -114,6 +119,7 @@ export class Daemon {
     const deps = {
       host: this.#host,
       claims: new DeviceClaims(),
+      bridges: this.#bridges,
       startHook: hookStarter(options.foreground),
       log,
       launch: workerLauncher({ ...common, spares: this.#spares }),
@@ -172,7 +178,9 @@ export class Daemon {
 
   async #adopt(folder: WorkerFolder): Promise<void> {
     const once = (text: string) => this.#once(text);
-    const found = await adoptWorkers({ host: this.#host, folder, log: this.#log, once });
+    const leaveDevice = (note: BridgeNote | null) => closeLeftOver(this.#bridges, note);
+    const settings = { host: this.#host, folder, log: this.#log, once, leaveDevice };
+    const found = await adoptWorkers(settings);
     this.#resources.adopt(found);
     this.#adopted = found.adopted.length > 0;
   }

@@ -75,6 +75,35 @@ export interface HostFunctions {
   lookupUser(name: string): { readonly uid: number; readonly gid: number } | null;
 }
 
+/** Control of the kernel's block drivers; errors carry the errno with which it refuses. */
+export interface KernelFunctions {
+  /**
+   * Makes a free NBD device of connected stream sockets (1 to 16); the caller closes its own.
+   * Requests wait `deadSeconds` for another connection when none is left. Returns its index.
+   */
+  nbdConnect(
+    device: {
+      readonly sizeBytes: bigint;
+      readonly blockBytes: number;
+      readonly deadSeconds: number;
+      readonly backend: string;
+    },
+    sockets: readonly number[],
+  ): number;
+  /**
+   * Gives a device a connection in place of a dead one; where none is dead it is not taken, and its
+   * other end hangs up once the caller's is closed. EINVAL: there is no such device.
+   */
+  nbdReconnect(index: number, backend: string, socket: number): void;
+  nbdDisconnect(index: number): void;
+  /** Two ends of a stream, close-on-exec. */
+  streamPair(): readonly [number, number];
+  /** Whether the other end of a stream is closed. */
+  hungUp(fd: number): boolean;
+  /** Whether no mount, device or target has claimed a block device for itself. */
+  isUnclaimed(path: string): boolean;
+}
+
 /** Layout of a new component, computed by the core (`codec/layout`). */
 export interface LayoutRequest {
   readonly mediaBytes: bigint;
@@ -190,6 +219,8 @@ export interface EngineSpec extends EngineTuning {
   readonly diskFd: number;
   /** Listening socket of the NBD export (primary), or -1. */
   readonly exportFd: number;
+  /** Connections of the kernel's NBD client (primary). */
+  readonly kernelFds: readonly number[];
   /** Connections 1 and 2 as the peer opened them (secondary), or -1. */
   readonly requestsFd: number;
   readonly repliesFd: number;
@@ -286,10 +317,11 @@ export interface NativeModule {
   readonly host: HostFunctions;
   readonly codec: CodecFunctions;
   readonly engine: EngineFunctions;
+  readonly kernel: KernelFunctions;
 }
 
 /** The version of the interface above; an addon of another one is refused. */
-const INTERFACE_VERSION = 2;
+const INTERFACE_VERSION = 3;
 
 type Group = Readonly<Record<string, (...args: never[]) => unknown>>;
 type Addon = NativeModule & { readonly version: () => number };
@@ -360,6 +392,7 @@ function load(): NativeModule {
           host: guarded(addon.host),
           codec: guarded(addon.codec),
           engine: guarded(addon.engine),
+          kernel: guarded(addon.kernel),
         };
       }
       tried.push(`${name}: is of interface ${version}, not ${INTERFACE_VERSION}`);
@@ -389,5 +422,8 @@ export const native: NativeModule = {
   },
   get engine() {
     return group('engine');
+  },
+  get kernel() {
+    return group('kernel');
   },
 };

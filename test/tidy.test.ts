@@ -19,16 +19,17 @@ const CXX_MAY_INCLUDE: Readonly<Record<string, readonly string[]>> = {
   disk: ['base', 'ring'],
   wire: ['base', 'codec', 'ring'],
   gate: ['base', 'ring'],
+  kernel: ['base'],
   engine: ['base', 'codec', 'ring', 'disk', 'wire', 'gate'],
-  binding: ['base', 'codec', 'engine'],
+  binding: ['base', 'codec', 'engine', 'kernel'],
 };
 
 // Foreign headers with one home.
 const CXX_HOME: readonly (readonly [header: RegExp, home: RegExp])[] = [
   [/^liburing\.h$/, /^src-native\/ring\//],
   [/^(napi|node_api|js_native_api)\.h$/, /^src-native\/binding\//],
-  [/^linux\/nbd.*\.h$/, /^src-native\/gate\/nbd/],
-  [/^linux\/ublk_cmd\.h$/, /^src-native\/gate\/ublk/],
+  [/^linux\/nbd.*\.h$/, /^src-native\/(gate|kernel)\/nbd/],
+  [/^linux\/ublk_cmd\.h$/, /^src-native\/(gate|kernel)\/ublk/],
 ];
 
 // ---- Floors: TypeScript -------------------------------------------------------------------

@@ -199,6 +199,7 @@ int choice(const std::string& word, const char* const (&words)[N]) {
   return -1;
 }
 
+constexpr int64_t kKernelFdsMax = 16;
 constexpr const char* kChecksums[] = {"none", "crc32", "sha256"};
 constexpr const char* kCompressions[] = {"none", "hole", "lzf"};
 
@@ -322,6 +323,18 @@ uint64_t boot_id() {
   return id;
 }
 
+bool read_kernel_fds(Arguments& arguments, const Napi::Object& from, std::vector<int>& fds) {
+  const Napi::Value value = from.Get("kernelFds");
+  if (!value.IsArray()) return false;
+  const Napi::Object list = value.As<Napi::Object>();
+  const int64_t count = arguments.integer_of(list, "length", 0, kKernelFdsMax);
+  for (int64_t i = 0; i < count && !arguments.bad(); ++i) {
+    const std::string key = std::to_string(i);
+    fds.push_back(static_cast<int>(arguments.integer_of(list, key.c_str(), 0, INT32_MAX)));
+  }
+  return !arguments.bad();
+}
+
 bool read_spec(Arguments& arguments, EngineSpec& spec) {
   const Napi::Object from = arguments.object(0);
   spec.resource = arguments.text_of(from, "resource");
@@ -331,6 +344,10 @@ bool read_spec(Arguments& arguments, EngineSpec& spec) {
   spec.export_fd = static_cast<int>(arguments.integer_of(from, "exportFd", -1, INT32_MAX));
   spec.requests_fd = static_cast<int>(arguments.integer_of(from, "requestsFd", -1, INT32_MAX));
   spec.replies_fd = static_cast<int>(arguments.integer_of(from, "repliesFd", -1, INT32_MAX));
+  if (!read_kernel_fds(arguments, from, spec.kernel_fds)) {
+    arguments.refuse(0, "an array of descriptors as kernelFds");
+    return false;
+  }
   spec.sharers = static_cast<uint32_t>(arguments.integer_of(from, "sharers", 1, INT32_MAX));
   spec.block_bytes = static_cast<uint32_t>(arguments.integer_of(from, "sectorBytes", 0, 4096));
   if (arguments.bad()) return false;

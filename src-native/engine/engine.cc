@@ -194,6 +194,9 @@ Task<void> Engine::Thread::run_primary(Component& disk) {
     spec.export_fd = -1;
     serving.spawn(gate->serve(std::make_unique<SocketListener>(*ring, fd)));
   }
+  for (const int fd : std::exchange(spec.kernel_fds, {})) {
+    serving.spawn(gate->serve_kernel(std::make_unique<SocketStream>(*ring, fd)));
+  }
   ready();
   while (!stop_wanted) co_await stop_waiters.wait();
   // Rule 22: admission has stopped; settle, flush, then close.
@@ -372,6 +375,7 @@ void Engine::Thread::close_unused() {
   for (const int fd : {spec.disk_fd, spec.export_fd, spec.requests_fd, spec.replies_fd}) {
     if (fd >= 0) ::close(fd);
   }
+  for (const int fd : spec.kernel_fds) ::close(fd);
 }
 
 void Engine::start() {

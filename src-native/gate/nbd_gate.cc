@@ -36,9 +36,13 @@ NbdGate::~NbdGate() {
 
 // ---- Doors -------------------------------------------------------------------------------------
 
-Task<void> NbdGate::serve(std::unique_ptr<Listener> listener) {
+void NbdGate::start_watching() {
   if (!watching_) scope_.spawn(watch_for_stalls());
   watching_ = true;
+}
+
+Task<void> NbdGate::serve(std::unique_ptr<Listener> listener) {
+  start_watching();
   Door door{.listener = *listener, .pause = {}};
   doors_.push_back(&door);
   co_await accept_from(door);
@@ -64,10 +68,13 @@ Task<void> NbdGate::accept_from(Door& door) {
 /// When too many are in the handshake, the one that has been for longest is closed: whoever says
 /// nothing keeps nobody out.
 void NbdGate::make_way() {
-  const std::size_t in_handshake = members_.size() - client_count();
+  std::size_t in_handshake = 0;
+  for (const Member* member : members_) {
+    in_handshake += member->connection == nullptr && !member->kernel;
+  }
   if (in_handshake < kHandshakesMax) return;
   for (const Member* member : members_) {
-    if (member->connection != nullptr) continue;
+    if (member->connection != nullptr || member->kernel) continue;
     member->stream.shut_down();
     return;
   }
@@ -88,7 +95,7 @@ Task<void> NbdGate::close() {
   }
   stall_timer_.wake();
   shared_.slot_wanted.wake_all();
-  while (!doors_.empty()) co_await door_closed_.wait();
+  while (!doors_.empty() || kernel_is_served()) co_await door_closed_.wait();
   co_await scope_.join();
 }
 
@@ -98,14 +105,29 @@ Task<void> NbdGate::host(std::unique_ptr<Stream> stream) {
   Member member{.stream = *stream, .connected_us = Loop::current().now_us()};
   members_.push_back(&member);
   const nbd::Session session = co_await negotiate_in_time(*stream);
-  if (session.agreed && !closing_ && client_count() < kClientsMax) {
-    const std::unique_ptr<NbdConnection> connection(new NbdConnection(shared_, *stream, session));
-    member.connection = connection.get();
-    co_await connection->run();
-    member.connection = nullptr;
-  }
+  if (session.agreed && client_count() < kClientsMax) co_await transmit(member, session);
   stream->shut_down();
   std::erase(members_, &member);
+}
+
+Task<void> NbdGate::serve_kernel(std::unique_ptr<Stream> stream) {
+  start_watching();
+  Member member{.stream = *stream, .connected_us = Loop::current().now_us(), .kernel = true};
+  members_.push_back(&member);
+  co_await transmit(member, {.agreed = true});
+  std::erase(members_, &member);
+  stream.reset();
+  door_closed_.wake_all();
+}
+
+/// Until the client has gone.
+Task<void> NbdGate::transmit(Member& member, nbd::Session session) {
+  if (closing_) co_return;
+  const std::unique_ptr<NbdConnection> connection(
+      new NbdConnection(shared_, member.stream, session));
+  member.connection = connection.get();
+  co_await connection->run();
+  member.connection = nullptr;
 }
 
 Task<nbd::Session> NbdGate::negotiate_in_time(Stream& stream) {
@@ -125,7 +147,7 @@ Task<nbd::Session> NbdGate::negotiate_in_time(Stream& stream) {
 std::vector<NbdClientInfo> NbdGate::clients() const {
   std::vector<NbdClientInfo> all;
   for (const Member* member : members_) {
-    if (member->connection == nullptr) continue;
+    if (member->connection == nullptr || member->kernel) continue;
     all.push_back({member->stream.description(), member->connected_us});
   }
   return all;
@@ -133,8 +155,17 @@ std::vector<NbdClientInfo> NbdGate::clients() const {
 
 std::size_t NbdGate::client_count() const {
   std::size_t count = 0;
-  for (const Member* member : members_) count += member->connection != nullptr;
+  for (const Member* member : members_) {
+    count += member->connection != nullptr && !member->kernel;
+  }
   return count;
+}
+
+bool NbdGate::kernel_is_served() const {
+  for (const Member* member : members_) {
+    if (member->kernel) return true;
+  }
+  return false;
 }
 
 // ---- Clients that do not take their replies ----------------------------------------------------
@@ -164,7 +195,9 @@ void NbdGate::drop_stalled() {
   const uint64_t since_us = Loop::current().now_us() - kStallUs;
   for (const Member* member : members_) {
     NbdConnection* connection = member->connection;
-    if (connection == nullptr || !connection->send_stalled_since(since_us)) continue;
+    // The kernel's would be missed: nobody gives it another one.
+    if (connection == nullptr || member->kernel) continue;
+    if (!connection->send_stalled_since(since_us)) continue;
     if (anyone_waits_since(since_us, member)) connection->drop();
   }
 }

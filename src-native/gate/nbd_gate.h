@@ -37,6 +37,10 @@ class NbdGate {
   /// Accepts clients from `listener` until `close`. May run for several listeners at once.
   Task<void> serve(std::unique_ptr<Listener> listener);
 
+  /// Serves the kernel's own client, which needs no handshake, until it or `close` ends that. It
+  /// is the provider's device and nobody who holds it open: no client of those below.
+  Task<void> serve_kernel(std::unique_ptr<Stream> stream);
+
   /// From now on every new request is answered ESHUTDOWN; what is with the engine goes on.
   void stop_admission();
 
@@ -53,6 +57,7 @@ class NbdGate {
     Stream& stream;
     NbdConnection* connection = nullptr;  // after the handshake
     uint64_t connected_us = 0;
+    bool kernel = false;
   };
   /// A listener that is being served.
   struct Door {
@@ -63,8 +68,11 @@ class NbdGate {
   Task<void> accept_from(Door& door);
   void make_way();
   Task<void> host(std::unique_ptr<Stream> stream);
+  Task<void> transmit(Member& member, nbd::Session session);
   Task<nbd::Session> negotiate_in_time(Stream& stream);
+  void start_watching();
   Task<void> watch_for_stalls();
+  bool kernel_is_served() const;
   bool anyone_waits_since(uint64_t us, const Member* except) const;
   void drop_stalled();
 

@@ -5,13 +5,13 @@
 import { HastError, type Position } from '../error.ts';
 import type { Config, Resource, Warning } from './config.ts';
 
-const BRIDGES = ['ublk', 'nbd', 'ggate'];
+const MISSING = ['ublk', 'ggate'];
 
 function refusal(resource: Resource): string | undefined {
-  if (BRIDGES.includes(resource.device)) {
+  if (MISSING.includes(resource.device)) {
     return (
       `\`device ${resource.device}\` is not available in this version; ` +
-      'use `device auto` or `none` and the NBD export'
+      'use `device auto`, `nbd`, or `none` and the NBD export'
     );
   }
   return undefined;

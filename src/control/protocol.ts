@@ -145,6 +145,8 @@ export const ResourceSchema = v.object({
   remote: v.string(),
   source: v.nullable(v.string()),
   export: v.string(),
+  /** Path of the kernel's device; null while there is none. */
+  device: v.nullable(v.string()),
   replication: v.picklist(['fullsync', 'memsync', 'async']),
   checksum: v.string(),
   compression: v.string(),

@@ -51,11 +51,12 @@ function statusRow(report: ResourceReport): string {
 function listBlock(report: ResourceReport): string {
   const name = shown(report.name);
   if ('error' in report) return `${name}:\n  error: ${report.error.exit}\n`;
-  const { role, provname, local, remote, source, replication, worker } = report.status;
+  const { role, provname, device, local, remote, source, replication, worker } = report.status;
   const lines = [
     `${name}:`,
     `  role: ${role}`,
     `  provname: ${shown(provname)}`,
+    ...(device === null ? [] : [`  device: ${shown(device)}`]),
     `  localpath: ${shown(local)}`,
     `  extentsize: ${withSize(worker?.extentBytes ?? 0)}`,
     `  keepdirty: ${worker?.keepdirty ?? 0}`,

@@ -9,6 +9,7 @@ import type { Resource } from '../config/config.ts';
 import { HastError } from '../error.ts';
 import { type Logger, withReason } from '../log.ts';
 import { fdOf, type HostFunctions } from '../native.ts';
+import type { BridgeNote } from './bridge.ts';
 import { Channel } from './channel.ts';
 import { removeExport } from './export-socket.ts';
 import type { WorkerEnd } from './role.ts';
@@ -31,6 +32,8 @@ export interface AdoptionSettings {
   readonly folder: WorkerFolder;
   readonly log: Logger;
   readonly once: LinkSettings['once'];
+  /** Ends the device of a worker that is gone. */
+  readonly leaveDevice: (note: BridgeNote | null) => Promise<void>;
   /** How long all of it may take; for tests. */
   readonly ms?: number;
 }
@@ -40,6 +43,7 @@ export interface Adopted {
   readonly pid: number;
   readonly resource: Resource;
   readonly device: string;
+  readonly bridge: BridgeNote | null;
   readonly run: WorkerRun;
   /** To be called once: what the worker has kept is told from then on. */
   attach(log: Logger, handlers: WorkerHandlers): Worker;
@@ -81,6 +85,8 @@ async function adoptOne(
     return await call.adopt(log);
   } catch (error) {
     settings.folder.forgetKey(key);
+    // The role is init: as in every other case, whoever has the device open hears of it now.
+    if (!(error instanceof NotAdopted) || error.isOver) await settings.leaveDevice(found.bridge);
     if (!(error instanceof NotAdopted)) {
       log.info('The worker of the hastd before has ended; the role is init.');
       if (note?.role === 'primary') removeExport(note.resource);
@@ -100,6 +106,11 @@ class NotAdopted extends Error {
   constructor(message: string, fate: Fate) {
     super(message);
     this.#fate = fate;
+  }
+
+  /** Nobody else has the worker. */
+  get isOver(): boolean {
+    return this.#fate !== 'leave';
   }
 
   get told(): WorkerEnd {
@@ -179,12 +190,13 @@ class Call {
     }
     this.#channel.pause();
     log.info(`Adopted the running worker (pid ${this.#pid}).`);
-    const { resource, device } = note;
+    const { resource, device, bridge } = note;
     const running = this.#process;
     return {
       pid: this.#pid,
       resource,
       device,
+      bridge,
       run,
       attach: (as, handlers) => this.#attach(running, as, handlers),
     };
@@ -211,8 +223,8 @@ class Call {
       handlers,
       once,
       start: null,
-      remember: (resource) => {
-        if (note !== null) folder.write({ role: note.role, device: note.device, resource });
+      remember: (resource, bridge) => {
+        if (note !== null) folder.write({ ...note, resource, bridge });
       },
       forget: () => {
         running.close();

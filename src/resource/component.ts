@@ -93,13 +93,14 @@ export async function checkComponent(
 
 /**
  * Whether what was opened holds the metadata of the resource.
+ * @returns them
  * @throws HastError META_INVALID, META_UNREADABLE
  */
 export function checkMetadata(
   host: ComponentHost,
   info: ComponentInfo,
   { name, local }: { readonly name: string; readonly local: string },
-): void {
+): BlockFields {
   const fields = fieldsOf(readBlock(host, info.fd, local));
   if (fields?.resource !== name) {
     const what =
@@ -116,6 +117,7 @@ export function checkMetadata(
       hint: `check local and its size; hastctl dump ${name} shows the metadata`,
     });
   }
+  return fields;
 }
 
 function readBlock(host: ComponentHost, fd: number, local: string): Uint8Array {

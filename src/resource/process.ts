@@ -5,6 +5,7 @@ import type { Resource } from '../config/config.ts';
 import { HastError } from '../error.ts';
 import type { Logger } from '../log.ts';
 import { fdOf, type HostFunctions } from '../native.ts';
+import type { BridgeNote } from './bridge.ts';
 import { nodeFlags, workerEnvironment } from './node-process.ts';
 import type { Spares } from './spares.ts';
 import type { WorkerFolder } from './worker-folder.ts';
@@ -31,8 +32,9 @@ export interface WorkerLaunch {
   readonly device: string;
   /** The export's listening socket, or connection 1. */
   readonly first: number | Socket;
-  /** Connection 2 of a secondary. */
-  readonly second: Socket | null;
+  /** The kernel's connections, or connection 2. */
+  readonly rest: readonly (number | Socket)[];
+  readonly bridge: BridgeNote | null;
   readonly spec: WorkerSpec;
   readonly log: Logger;
 }
@@ -42,14 +44,15 @@ export type LaunchWorker = (launch: WorkerLaunch, handlers: WorkerHandlers) => W
 /** Starts workers. The descriptors stay open here: closing the parent's copies is the caller's. */
 export function workerLauncher(settings: WorkerSettings): LaunchWorker {
   return (launch, handlers) => {
-    const { resource, role, device, spec, log } = launch;
+    const { resource, role, device, bridge, spec, log } = launch;
     const { host, spares, once } = settings;
     const folder = settings.folder();
-    const remember = (as: Resource): void => folder.write({ role, device, resource: as });
+    const remember = (as: Resource, has: BridgeNote | null): void =>
+      folder.write({ role, device, bridge: has, resource: as });
     const spare = spares.take();
     try {
       // The note first: a socket without one is found by nobody.
-      remember(resource);
+      remember(resource, bridge);
       folder.name(spare.socket, resource.name);
       host.sendDescriptors(spare.gifts, descriptorsOf(launch));
     } catch (error) {
@@ -80,12 +83,11 @@ export function workerLauncher(settings: WorkerSettings): LaunchWorker {
   };
 }
 
-function descriptorsOf({ disk, first, second }: WorkerLaunch): readonly number[] {
-  return [disk, first, second].flatMap((one) => {
-    if (one === null) return [];
+function descriptorsOf({ disk, first, rest }: WorkerLaunch): readonly number[] {
+  return [disk, first, ...rest].map((one) => {
     const fd = typeof one === 'number' ? one : fdOf(one);
     if (fd === undefined) throw new HastError('PEER_GONE');
-    return [fd];
+    return fd;
   });
 }
 

@@ -18,14 +18,17 @@ import type {
   PeerHello,
 } from '../native.ts';
 import type { Adopted } from './adoption.ts';
+import type { BridgeMaker } from './bridge.ts';
 import { checkComponent, checkMetadata, type DeviceClaims, openLocked } from './component.ts';
 import { diskFacts } from './disk-facts.ts';
 import { listenForExport, removeExport } from './export-socket.ts';
 import { type Detail, History } from './history.ts';
 import { HookQueue, type StartHook } from './hooks.ts';
+import { KernelDevice } from './kernel-device.ts';
 import { adviceFor, notesOf } from './notes.ts';
 import type { LaunchWorker } from './process.ts';
 import {
+  type Phase,
   type Role,
   type RoleEffect,
   type RoleEvent,
@@ -67,6 +70,8 @@ export interface SupervisorDeps {
   readonly host: SupervisorHost;
   readonly launch: LaunchWorker;
   readonly claims: DeviceClaims;
+  /** Of the kernel's devices, in the order in which `device auto` takes them. */
+  readonly bridges: readonly BridgeMaker[];
   readonly startHook: StartHook;
   readonly log: Logger;
   /** The role was given up, or must not have half-open connections any more. */
@@ -98,6 +103,8 @@ const SECRET_MS = 5000;
 /** A secondary connects to nobody. */
 const NO_PEER: PeerAddresses = { peers: [], source: null };
 const BY_RELOAD = 'a reload';
+/** Phases in which there is a worker that serves the device, or one that comes. */
+const SERVING: ReadonlySet<Phase> = new Set(['starting', 'primary', 'backoff', 'leaving']);
 const BUSY_TEXT = 'The previous session of the resource has not ended yet.';
 
 interface Waiting {
@@ -112,6 +119,13 @@ export class Supervisor {
   #resource: Resource;
   readonly #deps: SupervisorDeps;
   readonly #hooks: HookQueue;
+  readonly #device: KernelDevice;
+  /** The device goes; whoever is told of another role waits for it. */
+  #closing: Promise<void> = Promise.resolve();
+  /** What the worker says while its device opens. */
+  #held: EngineEvent[] | undefined;
+  /** Why the device could not be had, which ends the worker. */
+  #deviceFailure: WorkerEnd | undefined;
   readonly #history = new History(() => this.#stats());
   #state: RoleState = { phase: 'init' };
   #worker: Worker | undefined;
@@ -141,6 +155,7 @@ export class Supervisor {
     this.#resource = resource;
     this.#deps = deps;
     this.#hooks = new HookQueue(resource.name, deps.startHook, deps.log.child(resource.name));
+    this.#device = new KernelDevice(deps.bridges, () => this.#log());
   }
 
   /**
@@ -155,8 +170,9 @@ export class Supervisor {
     return supervisor;
   }
 
-  #adopt({ run, pid, attach }: Adopted): void {
+  #adopt({ run, pid, bridge, attach }: Adopted): void {
     this.#state = stateOf(run, performance.now());
+    this.#device.adopt(bridge);
     this.#connected = run.connected;
     this.#worker = attach(this.#log(), this.#handlers(this.#log()));
     this.#history.add('adopted', { role: run.role, pid });
@@ -259,7 +275,7 @@ export class Supervisor {
 
   async #takeInPlace(after: Resource): Promise<void> {
     this.#resource = after;
-    this.#worker?.remember(after);
+    this.#worker?.remember(after, this.#device.note);
     const addresses = await this.#deps.resolve(after);
     if (this.role !== 'primary') return;
     this.#takeAddresses(addresses);
@@ -294,8 +310,9 @@ export class Supervisor {
       const message = `the worker does not say whether the provider is open`;
       throw new HastError('ROLE_REFUSED', { message, hint });
     }
-    if (stats.clients.length > 0) {
-      const message = `the provider is in use by ${stats.clients.join(', ')}`;
+    const users = [...this.#device.users(), ...stats.clients];
+    if (users.length > 0) {
+      const message = `the provider is in use by ${users.join(', ')}`;
       throw new HastError('ROLE_REFUSED', { message, hint });
     }
   }
@@ -417,6 +434,7 @@ export class Supervisor {
       remote: remote === 'none' ? 'none' : remote.text,
       source: source === null ? null : source.text,
       export: resource.export.text,
+      device: this.#device.path,
       replication: resource.replication,
       checksum: resource.checksum,
       compression: resource.compression,
@@ -468,6 +486,7 @@ export class Supervisor {
         const before = this.role;
         const { state, effects } = step(this.#state, next);
         this.#state = state;
+        if (!SERVING.has(state.phase)) this.#closing = this.#device.close();
         for (const effect of effects) this.#carryOut(effect);
         this.#entered(before);
       }
@@ -560,7 +579,7 @@ export class Supervisor {
     const chosen = this.#waiting.filter(which);
     this.#waiting = this.#waiting.filter((one) => !chosen.includes(one));
     for (const one of chosen) {
-      if (error === null) one.resolve();
+      if (error === null) void this.#closing.then(one.resolve);
       else one.reject(error);
     }
   }
@@ -612,17 +631,21 @@ export class Supervisor {
     const { host, claims } = this.#deps;
     const disk = await openLocked(host, claims, this.resource, this.#patienceMs(), signal);
     let listening = -1;
+    let kernelFds: readonly number[] = [];
     try {
       signal.throwIfAborted();
       // The worker would find it too; said here, both roles say the same.
-      checkMetadata(host, disk, this.resource);
+      const { datasize } = checkMetadata(host, disk, this.resource);
       this.#takeSecret();
       listening = listenForExport(host, this.resource);
+      const blockBytes = this.resource.sectorSize ?? disk.sectorBytes;
+      const sizeBytes = datasize - (datasize % BigInt(blockBytes));
+      kernelFds = await this.#device.offer(this.resource, { sizeBytes, blockBytes });
       const addresses = await this.#deps.resolve(this.resource);
       this.#addresses = addresses;
       signal.throwIfAborted();
       const spec = this.#spec('primary', force, null, addresses);
-      this.#spawn('primary', disk, listening, null, spec);
+      this.#spawn('primary', disk, [listening, ...kernelFds], spec);
       this.#watchSecret();
       this.#dispatch({ type: 'forked' });
     } catch (error) {
@@ -630,9 +653,25 @@ export class Supervisor {
       throw error;
     } finally {
       // The worker has its own copies; closing ours shuts nothing down.
-      host.closeFd(disk.fd);
-      if (listening >= 0) host.closeFd(listening);
+      for (const fd of [disk.fd, listening, ...kernelFds]) if (fd >= 0) host.closeFd(fd);
     }
+  }
+
+  /** The worker serves; what it says meanwhile comes behind that it is ready. */
+  async #openDevice(worker: Worker | undefined, log: Logger): Promise<void> {
+    const held: EngineEvent[] = [];
+    this.#held = held;
+    try {
+      await this.#device.open();
+    } catch (error) {
+      this.#deviceFailure = endOfError(error);
+      worker?.stop(this.#patienceMs());
+    }
+    this.#held = undefined;
+    if (this.#worker !== worker) return; // it has ended meanwhile
+    worker?.remember(this.#resource, this.#device.note);
+    if (this.#deviceFailure === undefined) this.#ready();
+    for (const event of held) this.#onEngine(event, log);
   }
 
   async #startSecondary(signal: AbortSignal): Promise<void> {
@@ -645,7 +684,7 @@ export class Supervisor {
         if (newcomer === undefined || !newcomer.alive()) throw new HastError('PEER_GONE');
         const { requests, replies, hello } = newcomer;
         const spec = this.#spec('secondary', false, hello, NO_PEER);
-        this.#spawn('secondary', disk, requests, replies, spec);
+        this.#spawn('secondary', disk, [requests, replies], spec);
         // In the same turn as the spawn: not a byte for the worker is read here.
         newcomer.release();
         this.#newcomer = undefined;
@@ -664,13 +703,13 @@ export class Supervisor {
   #spawn(
     role: WorkerRun['role'],
     { fd: disk, device }: ComponentInfo,
-    first: number | Socket,
-    second: Socket | null,
+    [first, ...rest]: readonly [number | Socket, ...(number | Socket)[]],
     spec: WorkerSpec,
   ): void {
     const log = this.#deps.log.child(this.resource.name, role);
     const { resource } = this;
-    const launch = { resource, role, disk, device, first, second, spec, log };
+    const bridge = this.#device.note;
+    const launch = { resource, role, disk, device, bridge, first, rest, spec, log };
     this.#worker = this.#deps.launch(launch, this.#handlers(log));
     log.debug1(`Worker started (pid ${this.#worker.pid}).`);
   }
@@ -682,7 +721,9 @@ export class Supervisor {
         this.#worker = undefined;
         this.#connected = false;
         clearInterval(this.#secretTimer);
-        this.#ended(end);
+        const failed = this.#deviceFailure;
+        this.#deviceFailure = undefined;
+        this.#ended(failed ?? end);
       },
     };
   }
@@ -700,16 +741,18 @@ export class Supervisor {
   }
 
   #onEngine(event: EngineEvent, log: Logger): void {
-    const { name, exec, events } = this.resource;
+    if (this.#held !== undefined) {
+      this.#held.push(event);
+      return;
+    }
+    const { name, exec } = this.resource;
     switch (event.type) {
       case 'log':
         log.log(event.level, event.text);
         break;
       case 'ready':
-        this.#deps.emit(name, 'ready', { role: this.role });
-        if (this.role === 'primary') this.#history.add('ready');
-        if (events === 'extended') this.#hooks.run(exec, 'ready');
-        this.#dispatch({ type: 'ready' });
+        if (this.#device.opens) void this.#openDevice(this.#worker, log);
+        else this.#ready();
         break;
       case 'event':
         if (event.name === 'connect') this.#connected = true;
@@ -726,6 +769,14 @@ export class Supervisor {
       case 'end':
         break; // told with the process's end
     }
+  }
+
+  #ready(): void {
+    const { name, exec, events } = this.resource;
+    this.#deps.emit(name, 'ready', { role: this.role });
+    if (this.role === 'primary') this.#history.add('ready');
+    if (events === 'extended') this.#hooks.run(exec, 'ready');
+    this.#dispatch({ type: 'ready' });
   }
 
   #tuning(addresses: PeerAddresses): EngineTuning {

@@ -16,8 +16,10 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import * as v from 'valibot';
 import type { Resource } from '../config/config.ts';
 import { HastError } from '../error.ts';
+import type { BridgeNote } from './bridge.ts';
 import type { WorkerRun } from './worker-protocol.ts';
 
 export interface WorkerNote {
@@ -26,6 +28,7 @@ export interface WorkerNote {
   readonly role: WorkerRun['role'];
   /** Identity of the disk that the worker has opened. */
   readonly device: string;
+  readonly bridge: BridgeNote | null;
   /** As it was configured for the worker. */
   readonly resource: Resource;
 }
@@ -36,7 +39,16 @@ export interface FoundNote {
   readonly socket: string;
   readonly name: string | null;
   readonly note: WorkerNote | null;
+  /** The kernel's device, also of another version's note. */
+  readonly bridge: BridgeNote | null;
 }
+
+const BridgeSchema = v.object({
+  kind: v.picklist(['ublk', 'nbd', 'ggate']),
+  device: v.string(),
+  owner: v.string(),
+  link: v.string(),
+});
 
 const FOLDER_MODE = 0o700;
 const NOTE_MODE = 0o600;
@@ -162,9 +174,11 @@ export class WorkerFolder {
       const note = JSON.parse(text) as Partial<WorkerNote> | null;
       const name = typeof note?.resource?.name === 'string' ? note.resource.name : null;
       const good = name !== null && keyOf(name) === key && note?.version === this.#version;
-      return { key, socket, name, note: good ? (note as WorkerNote) : null };
+      const { success, output } = v.safeParse(BridgeSchema, note?.bridge);
+      const bridge = success ? output : null;
+      return { key, socket, name, note: good ? (note as WorkerNote) : null, bridge };
     } catch {
-      return { key, socket, name: null, note: null };
+      return { key, socket, name: null, note: null, bridge: null };
     }
   }
 

@@ -6,6 +6,7 @@ import type { Resource } from '../config/config.ts';
 import { HastError } from '../error.ts';
 import type { Logger } from '../log.ts';
 import type { EngineEvent, EngineStats, EngineTuning } from '../native.ts';
+import type { BridgeNote } from './bridge.ts';
 import type { Channel } from './channel.ts';
 import type { WorkerEnd } from './role.ts';
 import { endOf, spawnFailed } from './worker-end.ts';
@@ -36,8 +37,11 @@ export interface Worker {
   stats(): Promise<EngineStats>;
   /** Asks, then insists: stop message, SIGTERM after `graceMs`, SIGKILL. */
   stop(graceMs: number): void;
-  /** The resource is configured so now, also for a supervisor that comes after this one. */
-  remember(resource: Resource): void;
+  /**
+   * The resource is configured so now and has this device, also for a supervisor that comes after
+   * this one.
+   */
+  remember(resource: Resource, bridge: BridgeNote | null): void;
 }
 
 /** The process behind a link. */
@@ -55,7 +59,7 @@ export interface LinkSettings {
   readonly once: (text: string) => void;
   /** Null: the worker runs already. */
   readonly start: ParentMessage | null;
-  readonly remember: (resource: Resource) => void;
+  readonly remember: (resource: Resource, bridge: BridgeNote | null) => void;
   /** The process is gone. */
   readonly forget: () => void;
 }
@@ -98,8 +102,8 @@ export class WorkerLink implements Worker {
     this.#send({ kind: 'kick' });
   }
 
-  remember(resource: Resource): void {
-    if (!this.#over) this.#settings.remember(resource);
+  remember(resource: Resource, bridge: BridgeNote | null): void {
+    if (!this.#over) this.#settings.remember(resource, bridge);
   }
 
   stats(): Promise<EngineStats> {

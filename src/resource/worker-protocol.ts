@@ -9,7 +9,7 @@ import type { EngineEvent, EngineSpec, EngineStats, EngineTuning } from '../nati
 export const WORKER_FDS = { door: 3, gifts: 4 } as const;
 
 /** To be raised with every change of a message. */
-const WORDS = 1;
+const WORDS = 2;
 
 export const CHANNEL_LIMITS = {
   lineBytes: 1 << 20,
@@ -18,7 +18,10 @@ export const CHANNEL_LIMITS = {
 } as const;
 
 /** The engine's spec as the parent sends it: descriptors are filled in by the worker. */
-export type WorkerSpec = Omit<EngineSpec, 'diskFd' | 'exportFd' | 'requestsFd' | 'repliesFd'>;
+export type WorkerSpec = Omit<
+  EngineSpec,
+  'diskFd' | 'exportFd' | 'kernelFds' | 'requestsFd' | 'repliesFd'
+>;
 
 export type ParentMessage =
   /** `debug`: as many -d as the supervisor has; what it would not log is not sent. */

@@ -15,15 +15,18 @@ export interface WorkerPort {
 
 /**
  * What the process does when it learns what it is for.
- * @returns the descriptors that came for it: the disk; the export, or both connections
+ * @returns the descriptors that came for it: the disk; the export and the kernel's connections, or
+ * both connections of the peer
  */
 export type Prepare = (spec: WorkerSpec) => readonly number[];
 
 function withDescriptors(spec: WorkerSpec, fds: readonly number[]): EngineSpec {
-  const [diskFd = -1, first = -1, repliesFd = -1] = fds;
-  const primary = spec.role === 'primary';
-  const [exportFd, requestsFd] = primary ? [first, -1] : [-1, first];
-  return { ...spec, diskFd, exportFd, requestsFd, repliesFd };
+  const [diskFd = -1, first = -1, ...rest] = fds;
+  const none = { exportFd: -1, kernelFds: [], requestsFd: -1, repliesFd: -1 };
+  if (spec.role === 'primary') {
+    return { ...spec, ...none, diskFd, exportFd: first, kernelFds: rest };
+  }
+  return { ...spec, ...none, diskFd, requestsFd: first, repliesFd: rest[0] ?? -1 };
 }
 
 function debugOf(level: LogLevel): number {

@@ -95,6 +95,7 @@ export function resourceOf(name: string, changes: Partial<ResourceStatus> = {}):
     remote: 'tcp4://10.0.0.2',
     source: null,
     export: `uds:///var/run/hast/${name}.nbd`,
+    device: null,
     replication: 'memsync',
     checksum: 'none',
     compression: 'hole',

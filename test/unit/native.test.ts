@@ -14,7 +14,7 @@ import { until, withDeadline } from '../helper/deadline.ts';
 import { missing, notRoot, unless } from '../helper/skip.ts';
 import { inTempdir } from '../helper/tempdir.ts';
 
-const { host, codec } = native;
+const { host, codec, kernel } = native;
 
 /** The system's error behind what `body` throws; fails when it throws nothing or anything else. */
 function errnoOf(body: () => unknown): string | undefined {
@@ -31,7 +31,7 @@ function errnoOf(body: () => unknown): string | undefined {
 const door = suite('native');
 
 door('every function answers wrong arguments with a TypeError or a HastError', () => {
-  const takesNothing = ['confine', 'limits', 'socketPair'];
+  const takesNothing = ['confine', 'limits', 'socketPair', 'streamPair'];
   const wrong: unknown[][] = [
     [],
     [undefined, undefined, undefined, undefined],
@@ -53,7 +53,7 @@ door('every function answers wrong arguments with a TypeError or a HastError', (
       true,
     ],
   ];
-  for (const group of [host, codec]) {
+  for (const group of [host, codec, kernel]) {
     for (const [name, call] of Object.entries(group)) {
       if (takesNothing.includes(name)) continue;
       for (const args of wrong) {

@@ -78,6 +78,7 @@ function bench(
       const deps: SupervisorDeps = {
         host: fakes,
         claims: new DeviceClaims(),
+        bridges: [],
         log,
         launch: () => assert.unreachable('nothing is started here') as never,
         startHook: (_path, args) => {
@@ -97,7 +98,7 @@ function bench(
           lines,
           hooks,
           orphan: async (words) => {
-            folder.write({ role: 'primary', device: 'file:1', resource });
+            folder.write({ role: 'primary', device: 'file:1', bridge: null, resource });
             const path = folder.socketOf('data');
             const door = host.listenUnix(path, 0o600, -1, -1);
             const [ours, theirs] = host.socketPair();
@@ -129,7 +130,15 @@ function bench(
             return child;
           },
           adopt: async (ms = 5000) => {
-            const found = await adoptWorkers({ host, folder, log, once: () => {}, ms });
+            const leaveDevice = async () => {};
+            const found = await adoptWorkers({
+              host,
+              folder,
+              log,
+              once: () => {},
+              leaveDevice,
+              ms,
+            });
             const set = new ResourceSet([resource], deps);
             sets.push(set);
             set.adopt(found);
@@ -228,7 +237,12 @@ adoption(
 adoption(
   'who listens there and is no worker is not killed',
   bench(async ({ adopt, folder, directory, lines }) => {
-    folder.write({ role: 'primary', device: 'file:1', resource: resourceIn(directory, {}) });
+    folder.write({
+      role: 'primary',
+      device: 'file:1',
+      bridge: null,
+      resource: resourceIn(directory, {}),
+    });
     const server = createServer((socket) => socket.on('error', () => {}).write('garbage\n'));
     server.listen(folder.socketOf('data'));
     await once(server, 'listening');
@@ -266,7 +280,12 @@ adoption('the folder is made for us alone, or refused', () =>
     const folder = WorkerFolder.open(path, 'x');
     folder.move(`${directory}/elsewhere`);
     assert.not(existsSync(path));
-    folder.write({ role: 'primary', device: 'd', resource: resourceIn(directory, {}) });
+    folder.write({
+      role: 'primary',
+      device: 'd',
+      bridge: null,
+      resource: resourceIn(directory, {}),
+    });
     assert.is(folder.notes().length, 1);
     folder.remove();
     assert.ok(existsSync(`${directory}/elsewhere`), 'something is in it');

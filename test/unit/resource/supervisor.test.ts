@@ -115,6 +115,7 @@ function bench(
       const deps = {
         host,
         claims: new DeviceClaims(),
+        bridges: [],
         log,
         launch: workerLauncher({ ...common, spares }),
         startHook: (_path: string, args: readonly string[]) => {

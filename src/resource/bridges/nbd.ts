@@ -1,0 +1,189 @@
+/**
+ * The kernel's NBD client on a pair of UNIX sockets: one end is the kernel's, the other one the
+ * worker's, who serves the transmission phase on it. There is one connection, since then a request
+ * that has no answer is sent again only over another connection, however long it takes (decision
+ * 0010).
+ */
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { HastError } from '../../error.ts';
+import { errnoName, type HostFunctions, type KernelFunctions } from '../../native.ts';
+import type { Bridge, BridgeMaker, BridgeOffer, DeviceShape } from '../bridge.ts';
+
+export type NbdKernel = Pick<
+  KernelFunctions,
+  'nbdConnect' | 'nbdReconnect' | 'nbdDisconnect' | 'streamPair' | 'hungUp'
+> &
+  Pick<HostFunctions, 'closeFd'>;
+
+/** Where the kernel tells and takes; for tests. */
+export interface NbdPlaces {
+  readonly sys: string;
+  readonly dev: string;
+}
+const PLACES: NbdPlaces = { sys: '/sys', dev: '/dev' };
+
+/** Longer than any pause between two workers of one role. */
+const DEAD_SECONDS = 120;
+/** How soon after a reconnect the kernel repeats what had no answer. */
+const REPEAT_MS = 2000;
+/** The sockets of a worker that was killed are open for a moment after its end. */
+const RECONNECT_MS = 10_000;
+const STEP_MS = 10;
+const MODPROBE_MS = 10_000;
+const NODE = /^\/dev\/nbd(\d+)$/;
+
+export class NbdBridge implements Bridge {
+  readonly kind = 'nbd';
+  readonly owner: string;
+  readonly #kernel: NbdKernel;
+  readonly #places: NbdPlaces;
+  #index: number | null = null;
+  #shape: DeviceShape | undefined;
+  /** The kernel's end, until there is a device. */
+  #waiting: number | null = null;
+
+  constructor(kernel: NbdKernel, owner: string, places = PLACES, index: number | null = null) {
+    this.#kernel = kernel;
+    this.owner = owner;
+    this.#places = places;
+    this.#index = index;
+  }
+
+  get device(): string | null {
+    return this.#index === null ? null : `/dev/nbd${this.#index}`;
+  }
+
+  async offer(shape: DeviceShape): Promise<BridgeOffer> {
+    this.#shape = shape;
+    this.#dropWaiting();
+    const again = this.#index === null ? null : await this.#reconnect(this.#index);
+    if (again !== null) return { kernelFds: [again] };
+    const [ours, theirs] = this.#kernel.streamPair();
+    this.#waiting = ours;
+    return { kernelFds: [theirs] };
+  }
+
+  async open(): Promise<void> {
+    if (this.#index !== null) return;
+    const socket = this.#waiting;
+    const shape = this.#shape;
+    if (socket === null || shape === undefined) {
+      throw failure('its worker was started without one; give the role again');
+    }
+    try {
+      const settings = { ...shape, deadSeconds: DEAD_SECONDS, backend: this.owner };
+      this.#index = this.#kernel.nbdConnect(settings, [socket]);
+    } catch (error) {
+      throw failure((error as Error).message, error);
+    } finally {
+      this.#dropWaiting();
+    }
+    this.#repeatSoon(this.#index);
+    const node = `${this.#places.dev}/nbd${this.#index}`;
+    if (!existsSync(node)) {
+      await this.close();
+      throw failure(`the kernel has made it, and there is no ${node}`);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#dropWaiting();
+    const index = this.#index;
+    this.#index = null;
+    if (index === null) return;
+    try {
+      this.#kernel.nbdDisconnect(index);
+    } catch {
+      // Somebody else has disconnected it, which is what was wanted.
+    }
+  }
+
+  /**
+   * The worker's end of a new connection of the device; null when there is no device any more.
+   * @throws HastError DEVICE_BRIDGE
+   */
+  async #reconnect(index: number): Promise<number | null> {
+    const kernel = this.#kernel;
+    const end = performance.now() + RECONNECT_MS;
+    while (performance.now() < end) {
+      const [ours, theirs] = kernel.streamPair();
+      try {
+        kernel.nbdReconnect(index, this.owner, ours);
+      } catch (error) {
+        kernel.closeFd(theirs);
+        if (errnoName(error) !== 'EINVAL') throw failure((error as Error).message, error);
+        this.#index = null;
+        return null;
+      } finally {
+        kernel.closeFd(ours);
+      }
+      if (!kernel.hungUp(theirs)) return theirs;
+      // The kernel holds the one before for alive, and has not taken this one.
+      kernel.closeFd(theirs);
+      await sleep(STEP_MS);
+    }
+    throw failure(`/dev/nbd${index} does not lose the connection of its last worker`);
+  }
+
+  /** Not for kernels that cannot: they repeat after thirty seconds. */
+  #repeatSoon(index: number): void {
+    try {
+      writeFileSync(`${this.#places.sys}/block/nbd${index}/queue/io_timeout`, `${REPEAT_MS}`);
+    } catch {
+      // It works without.
+    }
+  }
+
+  #dropWaiting(): void {
+    if (this.#waiting !== null) this.#kernel.closeFd(this.#waiting);
+    this.#waiting = null;
+  }
+}
+
+function failure(why: string, cause?: unknown): HastError {
+  return new HastError('DEVICE_BRIDGE', { message: `NBD device of the kernel: ${why}`, cause });
+}
+
+const run = promisify(execFile);
+
+async function loadModule(): Promise<string | undefined> {
+  try {
+    await run('modprobe', ['nbd'], {
+      timeout: MODPROBE_MS,
+      env: { ...process.env, PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
+    });
+    return undefined;
+  } catch (error) {
+    const { stderr = '', message } = error as Error & { stderr?: string };
+    return `modprobe nbd: ${(stderr === '' ? message : stderr).trim().split('\n')[0]}`;
+  }
+}
+
+export function nbdMaker(kernel: NbdKernel, places = PLACES): BridgeMaker {
+  const loaded = (): boolean => existsSync(`${places.sys}/module/nbd`);
+  return {
+    kind: 'nbd',
+    async lacking() {
+      if (process.getuid?.() !== 0) return 'needs root';
+      const problem = loaded() ? undefined : await loadModule();
+      return loaded() ? undefined : (problem ?? 'the kernel has no module nbd');
+    },
+    make: (owner) => new NbdBridge(kernel, owner, places),
+    find({ device, owner }) {
+      const index = Number(NODE.exec(device)?.[1] ?? Number.NaN);
+      if (Number.isNaN(index) || ownerOf(index, places) !== owner) return undefined;
+      return new NbdBridge(kernel, owner, places, index);
+    },
+  };
+}
+
+function ownerOf(index: number, { sys }: NbdPlaces): string | undefined {
+  try {
+    return readFileSync(`${sys}/block/nbd${index}/backend`, 'utf8').trim();
+  } catch {
+    return undefined;
+  }
+}
