@@ -134,6 +134,7 @@ Napi::Value limits(const Napi::CallbackInfo& info) {
   const auto add = [&](const char* name, double value) {
     result.Set(name, Napi::Number::New(env, value));
   };
+  add("requestBytesMax", kRequestBytesMax);
   add("messageBytesMax", kMessageBytesMax);
   add("metadataBytes", kMetadataBytes);
   add("mapBytesMax", kMapBytesMax);

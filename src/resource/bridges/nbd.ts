@@ -9,6 +9,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { HastError } from '../../error.ts';
+import { LIMITS } from '../../limits.ts';
 import { errnoName, type HostFunctions, type KernelFunctions } from '../../native.ts';
 import type { Bridge, BridgeMaker, BridgeOffer, DeviceShape } from '../bridge.ts';
 
@@ -27,8 +28,16 @@ const PLACES: NbdPlaces = { sys: '/sys', dev: '/dev' };
 
 /** Longer than any pause between two workers of one role. */
 const DEAD_SECONDS = 120;
-/** How soon after a reconnect the kernel repeats what had no answer. */
-const REPEAT_MS = 2000;
+/** In the folder of the device's queue; a kernel that has no such file does without. */
+const QUEUE: Readonly<Record<string, string>> = {
+  /** How soon after a reconnect the kernel repeats what had no answer. */
+  io_timeout: '2000',
+  /**
+   * A READ of one slot has its error in front of its data. Of a longer one the data may have begun,
+   * and then only the end of the connection tells that it has failed.
+   */
+  max_sectors_kb: String(LIMITS.requestBytesMax / 1024),
+};
 /** The sockets of a worker that was killed are open for a moment after its end. */
 const RECONNECT_MS = 10_000;
 const STEP_MS = 10;
@@ -42,6 +51,8 @@ export class NbdBridge implements Bridge {
   readonly #places: NbdPlaces;
   #index: number | null = null;
   #shape: DeviceShape | undefined;
+  /** Files of the kernel with what was in them before. */
+  readonly #tuned: (readonly [file: string, before: string])[] = [];
   /** The kernel's end, until there is a device. */
   #waiting: number | null = null;
 
@@ -81,7 +92,7 @@ export class NbdBridge implements Bridge {
     } finally {
       this.#dropWaiting();
     }
-    this.#repeatSoon(this.#index);
+    this.#tune(this.#index);
     const node = `${this.#places.dev}/nbd${this.#index}`;
     if (!existsSync(node)) {
       await this.close();
@@ -99,6 +110,8 @@ export class NbdBridge implements Bridge {
     } catch {
       // Somebody else has disconnected it, which is what was wanted.
     }
+    // Whoever has the index next finds it as it was.
+    for (const [file, before] of this.#tuned.splice(0)) write(file, before);
   }
 
   /**
@@ -128,12 +141,13 @@ export class NbdBridge implements Bridge {
     throw failure(`/dev/nbd${index} does not lose the connection of its last worker`);
   }
 
-  /** Not for kernels that cannot: they repeat after thirty seconds. */
-  #repeatSoon(index: number): void {
-    try {
-      writeFileSync(`${this.#places.sys}/block/nbd${index}/queue/io_timeout`, `${REPEAT_MS}`);
-    } catch {
-      // It works without.
+  #tune(index: number): void {
+    for (const [name, value] of Object.entries(QUEUE)) {
+      const file = `${this.#places.sys}/block/nbd${index}/queue/${name}`;
+      const before = read(file);
+      if (before === undefined) continue;
+      this.#tuned.push([file, before]);
+      write(file, value);
     }
   }
 
@@ -181,9 +195,21 @@ export function nbdMaker(kernel: NbdKernel, places = PLACES): BridgeMaker {
 }
 
 function ownerOf(index: number, { sys }: NbdPlaces): string | undefined {
+  return read(`${sys}/block/nbd${index}/backend`);
+}
+
+function read(file: string): string | undefined {
   try {
-    return readFileSync(`${sys}/block/nbd${index}/backend`, 'utf8').trim();
+    return readFileSync(file, 'utf8').trim();
   } catch {
     return undefined;
+  }
+}
+
+function write(file: string, value: string): void {
+  try {
+    writeFileSync(file, value);
+  } catch {
+    // The kernel wants another value, and keeps its own.
   }
 }

@@ -304,6 +304,12 @@ struct World {
     clients.push_back(std::make_unique<Client>(std::move(stream)));
     return *clients.back();
   }
+  Client& kernel() {
+    auto [near, far] = network.make_pair(++last_link);
+    scope.spawn(gate.serve_kernel(std::move(far)));
+    clients.push_back(std::make_unique<Client>(std::move(near)));
+    return *clients.back();
+  }
   Task<void> connect_to(std::unique_ptr<Stream>& stream) {
     co_await network.connect("gate", ++last_link, kSecond, stream);
   }
@@ -1095,6 +1101,38 @@ TEST(nbd_gate, "clients are counted and described once they are served") {
   world.structured();
   CHECK_EQ(world.gate.clients().size(), 2u);
   CHECK(!world.gate.clients()[0].description.empty());
+}
+
+// ---- The kernel --------------------------------------------------------------------------------
+
+TEST(nbd_gate, "the kernel's client needs no handshake, and is no client that holds the export") {
+  World world;
+  Client& kernel = world.kernel();
+  Replies replies(kernel);
+  const Buffer bytes = pattern(4096, 8192);
+  CHECK_EQ(world.write(kernel, replies, 1, 4096, bytes).error, 0u);
+  const Reply read = world.ask(kernel, replies, 2, CommandType::kRead, 4096, 8192);
+  CHECK(same(read.data, bytes));
+  CHECK_EQ(world.gate.client_count(), 0u);
+  CHECK(world.gate.clients().empty());
+  world.gate.stop_admission();
+  CHECK_EQ(world.ask(kernel, replies, 3, CommandType::kFlush, 0, 0).error, 108u);
+  world.close();
+  CHECK(world.ends(kernel));
+}
+
+TEST(nbd_gate, "clients that starve do not cost the kernel its only connection") {
+  World world({.slots = 140});
+  Client& kernel = world.kernel();
+  kernel.stop_receiving();
+  kernel.send(request(CommandType::kRead, 0, 0, 32u << 20));
+  world.loop.advance(1000);
+  Client& other = world.structured();
+  other.send(request(CommandType::kRead, 1, 0, 32u << 20));
+  world.provider.hold = true;
+  world.loop.advance(60 * kSecond);
+  // Dropped, it would have given back its share, and the other one takes no more than that.
+  CHECK_EQ(world.provider.slots_out(), 140u);
 }
 
 // ---- Garbage -----------------------------------------------------------------------------------
