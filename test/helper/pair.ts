@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import * as v from 'valibot';
+import type { Device } from '../../src/config/config.ts';
 import {
   ResourceSchema,
   type ResourceStatus,
@@ -287,6 +288,13 @@ export class Node {
   /** Where the workers' own sockets are. */
   get workers(): string {
     return `${this.control}.workers`;
+  }
+  /** Where its device has a link, by `device`. */
+  get devices(): string {
+    return `${this.directory}/${this.name}.dev`;
+  }
+  get device(): string {
+    return `${this.devices}/${this.resource}`;
   }
   get uri(): string {
     return `nbd+unix:///?socket=${this.socket}`;
@@ -561,6 +569,8 @@ export interface PairOptions {
   readonly resource?: string;
   /** Size of both disks, metadata included; sparse files. */
   readonly diskBytes?: number;
+  /** Kernel devices, each node with a folder of links; none unless it is given. */
+  readonly device?: Device;
   /** More statements inside the resource. */
   readonly statements?: string;
   /** The resource has a secret: a file of each node, which the test has to write. */
@@ -668,7 +678,7 @@ export class Pair {
   }
 
   writeConfig(changes: Partial<PairOptions> = {}): void {
-    const { mode, compression, checksum, timeoutSeconds, statements, secret } = {
+    const { mode, compression, checksum, timeoutSeconds, device, statements, secret } = {
       ...this.#options,
       ...changes,
     };
@@ -678,6 +688,7 @@ export class Pair {
     const own = (node: Node): string => `on ${node.name} {
 	control ${node.control}
 	pidfile ${directory}/${node.name}.pid
+	devdir ${node.devices}
 	listen ${addressText(network.address(node.name), node.port)}
 }
 `;
@@ -696,7 +707,7 @@ export class Pair {
 	compression ${compression ?? 'hole'}
 	checksum ${checksum ?? 'none'}
 	timeout ${timeoutSeconds ?? 20}
-	device none
+	device ${device ?? 'none'}
 	${statements ?? ''}
 	${secret === true ? `secret ${node.secret}` : ''}
 ${parts}}
