@@ -599,8 +599,50 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'failed-flush-is-stale',
     file: 'engine/secondary.cc',
-    find: 'co_await update_metadata([](Metadata&, Extra& extra) { extra.local_stale = true; });',
+    find: 'if (stale) extra.local_stale = true;',
     replace: '',
+  },
+  {
+    guard: 'failed-flush-of-the-good-copy',
+    file: 'engine/secondary.cc',
+    find: 'if (!stale) extra.flush_failed = true;',
+    replace: '',
+  },
+  {
+    guard: 'failed-flush-is-not-compared',
+    file: 'engine/secondary.cc',
+    find: 'extra.local_stale = extra.local_stale || config_.extended;',
+    replace: '',
+  },
+  {
+    guard: 'rewritten-at-once',
+    file: 'engine/secondary.cc',
+    find: 'to_be_rewritten_ = rc == 0 && metadata_.extra().flush_failed;',
+    replace: '',
+  },
+  {
+    guard: 'failed-flush-is-written-again',
+    file: 'engine/decision.cc',
+    find: 'if (s.flush_failed && d.source == SyncSource::kPrimary) d.map = MapAnswer::kFull;',
+    replace: '',
+  },
+  {
+    guard: 'failed-flush-is-inherited',
+    file: 'engine/primary.cc',
+    find: 'flush_failed_ = own.boot == config_.bootid;  // guard:failed-flush-is-inherited',
+    replace: 'flush_failed_ = false;',
+  },
+  {
+    guard: 'failed-flush-before-a-restart',
+    file: 'engine/primary.cc',
+    find: 'if (!flush_failed_) mark_all();',
+    replace: '',
+  },
+  {
+    guard: 'failed-flush-outlives-a-crash',
+    file: 'engine/primary_io.cc',
+    find: 'if (!detach_local("a flush", -rc) && first) scope_.spawn(tell_next_life());',
+    replace: 'detach_local("a flush", -rc);\n  (void)first;',
   },
   {
     guard: 'written-before-meeting',

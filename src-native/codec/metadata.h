@@ -71,6 +71,9 @@ struct Extra {
   /// counts. Set together with `sync_target`, so that this copy is no source meanwhile.
   bool discarded = false;
   bool ahead = false;  ///< memsync or async: what was answered may not be on the peer's disk
+  /// A flush has failed here while this copy was the newest one: what a read gives need not be
+  /// stored, and a later flush proves nothing. Until all of it was written again.
+  bool flush_failed = false;
   /// Boot id of the machine when it began to take writes that may not be flushed; 0: all are.
   uint64_t boot = 0;
 

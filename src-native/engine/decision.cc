@@ -62,7 +62,8 @@ Decision discard_own(const SecondaryFacts& s, const PrimaryFacts& p) {
   }
   d.discards = true;
   d.source = SyncSource::kPrimary;
-  const bool maps_tell_all = parted_from_one_state(s.generations, p.generations) && !s.stale;
+  const bool maps_tell_all =
+      parted_from_one_state(s.generations, p.generations) && !s.stale && !s.flush_failed;
   // guard:discards-what-it-knows
   d.map = maps_tell_all ? MapAnswer::kOwn : MapAnswer::kFull;
   return d;
@@ -90,6 +91,7 @@ SecondaryFacts secondary_facts(const Metadata& metadata, const Extra& extra, boo
   own.contents_equal = extra.generation == kGenerationOfEqualContents;
   own.incomplete = extra.local_stale || extra.sync_target;
   own.stale = extra.local_stale;
+  own.flush_failed = extra.flush_failed;
   own.discarded = extra.discarded;
   own.lost_cache = extra.lost_cache(bootid);
   own.led = metadata.prevrole == Role::kPrimary;
@@ -126,6 +128,8 @@ Decision decide(const SecondaryFacts& s, const PrimaryFacts& p) {
   }
   d.map = d.impossible ? MapAnswer::kFull : MapAnswer::kOwn;  // guard:impossible-is-copied-whole
   if (s.stale) d.map = MapAnswer::kFull;                      // guard:stale-copy-is-copied-whole
+  // guard:failed-flush-is-written-again
+  if (s.flush_failed && d.source == SyncSource::kPrimary) d.map = MapAnswer::kFull;
   // guard:of-one-line
   if (!of_one_line(s, p, d.source)) {
     d.refusal = Refusal::kSplitBrain;

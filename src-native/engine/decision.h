@@ -18,6 +18,7 @@ struct SecondaryFacts {
   bool contents_equal = false;  ///< fresh, and created with the promise of equal contents
   bool incomplete = false;      ///< stale, or a pass to it never finished: never a source
   bool stale = false;           ///< which extents it misses was not recorded: all may be old
+  bool flush_failed = false;    ///< what a read gives need not be stored: the same, as a target
   bool discarded = false;       ///< the operator gives up what was written there alone
   bool lost_cache = false;      ///< its machine went down with writes that were not flushed
   bool led = false;             ///< it was primary in the life before

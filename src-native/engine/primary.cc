@@ -94,8 +94,10 @@ Task<int> Primary::load(StartFailure& failure) {
   if (loaded != 0) {
     fail(failure, 66, "META_UNREADABLE", "the activemap cannot be read: %s",
          std::strerror(-loaded));
+    co_return loaded;
   }
-  co_return loaded;
+  inherit_failed_flush();
+  co_return 0;
 }
 
 Task<bool> Primary::start(StartFailure& failure) {
@@ -106,6 +108,21 @@ Task<bool> Primary::start(StartFailure& failure) {
   started_ = serve;
   if (serve) co_await note_life();  // guard:boot-before-serving
   co_return serve;
+}
+
+/// What a life before knew of the disk. Since the machine has started anew a read gives what is
+/// stored, but what the peer has of the rest was not recorded.
+void Primary::inherit_failed_flush() {
+  const Extra& own = metadata_.extra();
+  if (!own.flush_failed || config_.force) return;
+  flush_failed_ = own.boot == config_.bootid;  // guard:failed-flush-is-inherited
+  if (!flush_failed_) mark_all();              // guard:failed-flush-before-a-restart
+  host_.log(LogLevel::kWarning,
+            flush_failed_
+                ? "A flush of the local disk has failed before: every FLUSH fails until the peer "
+                  "has all data, or 'hastctl role -f primary' says that what is here counts."
+                : "A flush of the local disk had failed before this machine was started again: "
+                  "everything is synchronised.");
 }
 
 /// Rule 21: one attempt to reach the peer decides how to begin.
@@ -188,7 +205,8 @@ bool Primary::may_lead_alone(StartFailure& failure) const {
 Task<int> Primary::trust_own_copy() {
   config_.force = false;
   const Extra& own = metadata_.extra();
-  if (!own.sync_target && !own.local_stale && !own.lost_cache(config_.bootid)) co_return 0;
+  const bool known_bad = own.sync_target || own.local_stale || own.flush_failed;
+  if (!known_bad && !own.lost_cache(config_.bootid)) co_return 0;
   if (own.local_stale) {
     mark_all();                                       // guard:forced-stale-is-copied-whole
     const int stored = co_await map_store_->store();  // no guard: it is one with the line above
@@ -196,7 +214,7 @@ Task<int> Primary::trust_own_copy() {
   }
   // guard:force-counts-for-good
   const int rc = co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
-    extra.sync_target = extra.local_stale = extra.discarded = false;
+    extra.sync_target = extra.local_stale = extra.discarded = extra.flush_failed = false;
     extra.boot = self.config_.bootid;
   });
   co_return rc;
@@ -218,13 +236,23 @@ Task<void> Primary::note_life() {
   const Extra& own = metadata_.extra();
   const bool ahead = own.ahead || loose();
   const bool fell = own.lost_cache(config_.bootid);
-  if ((own.boot == config_.bootid || fell) && own.ahead == ahead) co_return;
+  all_marked_ = co_await has_marked_all();
+  if ((own.boot == config_.bootid || fell) && own.ahead == ahead && !all_marked_) co_return;
   // No guard: it is one with the call.
   co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
+    if (self.all_marked_)
+      extra.flush_failed = false;  // no guard: it takes back what a guard has set
     // guard:power-cut-is-not-forgotten
     if (!extra.lost_cache(self.config_.bootid)) extra.boot = self.config_.bootid;
     extra.ahead = extra.ahead || self.loose();  // guard:mode-outlives-its-life
   });
+}
+
+/// Is it on the disk that everything is to be copied, since a flush had failed?
+Task<bool> Primary::has_marked_all() {
+  if (!metadata_.extra().flush_failed || flush_failed_ || local_detached_) co_return false;
+  const int stored = co_await map_store_->store();
+  co_return stored == 0;
 }
 
 Task<void> Primary::attempt_once(Attempt& attempt) {
@@ -656,11 +684,22 @@ bool Primary::is_newest() const {
   return ids.current != ids.shared;  // guard:offered-is-not-heard
 }
 
-/// A disk that failed a flush may give back what a power cut takes: unless this copy is the only
-/// one that has all, it must not count as whole again. No guard: its caller is.
+/// At the end. A disk that failed a flush may give back what a power cut takes: it must not count
+/// as whole again, and if it is the only one that has all, not from then on when the peer has it,
+/// too. No guard: its caller is.
 Task<void> Primary::note_failed_flush() {
-  if (!flush_failed_ || local_detached_ || needs_peer_ || is_newest()) co_return;
-  co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.local_stale = true; });
+  if (!flush_failed_ || local_detached_ || needs_peer_) co_return;
+  if (!is_newest()) {
+    co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.local_stale = true; });
+  } else if (!metadata_.extra().flush_failed) {
+    co_await tell_next_life();
+  }
+}
+
+/// That a flush has failed; what becomes of it depends on what the peer has by then. No guard: its
+/// callers are.
+Task<void> Primary::tell_next_life() {
+  co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.flush_failed = true; });
 }
 
 /// All is flushed: a power cut from here on takes nothing. No guard: it takes back what a guard has

@@ -101,6 +101,9 @@ class Primary : public Provider, private LinkEvents {
   Task<void> note_life();
   Task<void> note_clean();
   Task<void> note_failed_flush();
+  Task<void> tell_next_life();
+  void inherit_failed_flush();
+  Task<bool> has_marked_all();
   bool may_be_ahead() const;
   Task<void> attempt_once(Attempt& attempt);
   Task<void> keep_connected(std::unique_ptr<Attempt> first);
@@ -228,6 +231,7 @@ class Primary : public Provider, private LinkEvents {
   bool stale_impossible_ = false;
   bool peer_is_new_ = false;  // since our disk was given up: it has nothing of the data
 
+  bool all_marked_ = false;    // on disk, since a flush had failed before the machine's restart
   bool flush_failed_ = false;  // what the local disk has of older writes is unknown from then on
 
   // Flushes: one pair in flight, everybody who comes meanwhile shares the next.

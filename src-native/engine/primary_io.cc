@@ -647,8 +647,10 @@ Task<int> Primary::flush_local() {
   if (!flush_failed_) {
     logf(host_, LogLevel::kError, "Local flush failed: %s.", std::strerror(-rc));
   }
+  const bool first = !flush_failed_;
   flush_failed_ = true;  // guard:failed-flush-is-final
-  detach_local("a flush", -rc);
+  // guard:failed-flush-outlives-a-crash
+  if (!detach_local("a flush", -rc) && first) scope_.spawn(tell_next_life());
   co_return rc;
 }
 

@@ -163,6 +163,11 @@ void Secondary::apply(const Decision& decision, Metadata& metadata, Extra& extra
   const bool lost_cache = repaired && extra.lost_cache(config_.bootid);
   if (config_.bootid != 0) extra.boot = config_.bootid;  // guard:boot-before-writes
   note_target(decision, extra);
+  if (extra.flush_failed && decision.source == SyncSource::kPrimary) {
+    extra.flush_failed = false;
+    // Not only compared. An original says no end of it: guard:failed-flush-is-not-compared
+    extra.local_stale = extra.local_stale || config_.extended;
+  }
   // The primary has marked what it saw unflushed here when it lost us.
   if (lost_cache) extra.sync_target = true;  // guard:power-cut-secondary
 }
@@ -316,7 +321,9 @@ Task<void> Secondary::run(SecondaryEnd& end) {
     logf(host_, LogLevel::kError, "The final flush failed: %s.", std::strerror(-flushed));
     co_await note_failed_flush(flushed);  // guard:last-flush-is-remembered
   } else {  // no guard: it takes back what was noted, when all is stored
-    co_await update_metadata([](Metadata&, Extra& extra) { extra.boot = 0; });
+    co_await update_metadata([](Metadata&, Extra& extra) {
+      if (!extra.flush_failed) extra.boot = 0;
+    });
   }
   co_await scope_.join();
   end = {75, "", {}};
@@ -411,6 +418,7 @@ Task<int> Secondary::handle(ConstBytes area) {
   switch (message.cmd) {
     case Command::kKeepalive:
       say_alive();
+      if (to_be_rewritten_) close("a flush has failed here: this copy is to be written again");
       co_return 0;
     case Command::kRead:
     case Command::kWrite:
@@ -607,6 +615,8 @@ Task<int> Secondary::end_pass(uint64_t generation) {
     if (generation != 0) ids.agree(generation);
     extra.set(ids);
   });
+  // The primary has all of it now: guard:rewritten-at-once
+  to_be_rewritten_ = rc == 0 && metadata_.extra().flush_failed;
   co_return rc;
 }
 
@@ -758,9 +768,11 @@ Task<void> Secondary::note_failed_flush(int rc) {
   if (rc == -EOPNOTSUPP) co_return;  // a disk without a cache
   flush_failed_ = true;
   co_await note_incomplete();  // no guard: failed-flush-is-remembered is the call
-  if (primary_is_stale_ || !config_.extended) co_return;
-  // guard:failed-flush-is-stale
-  co_await update_metadata([](Metadata&, Extra& extra) { extra.local_stale = true; });
+  const bool stale = !primary_is_stale_ && config_.extended;
+  co_await update_metadata([stale](Metadata&, Extra& extra) {
+    if (stale) extra.local_stale = true;    // guard:failed-flush-is-stale
+    if (!stale) extra.flush_failed = true;  // guard:failed-flush-of-the-good-copy
+  });
 }
 
 /// What was stored here may be gone: this copy is incomplete until a pass has repaired it.

@@ -141,6 +141,7 @@ class Secondary {
   bool primary_is_stale_ = false;  // what this copy lacks, nobody has
   bool flushed_before_ = false;    ///< nothing was left in the cache when this life began
   bool flush_failed_ = false;      ///< in this life: nobody knows what is stored
+  bool to_be_rewritten_ = false;   ///< the next set-up makes it a target; not yet in this one
   bool failed_since_ = false;      // a write or flush, since the last pass began
   bool handling_ = false;          // what needs the disk before anything more is read
   uint64_t reading_since_us_ = 0;

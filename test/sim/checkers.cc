@@ -42,7 +42,7 @@ std::vector<uint64_t> uncovered_extents(Pair& pair) {
   if (!a.readable || !b.readable) return {};
   if (a.metadata.resuid == 0 || a.metadata.resuid != b.metadata.resuid) return {};
   for (const Durable* side : {&a, &b}) {
-    if (side->extra.sync_target || side->extra.local_stale) return {};
+    if (side->extra.sync_target || side->extra.local_stale || side->extra.flush_failed) return {};
   }
   std::vector<uint64_t> extents;
   const uint64_t size = a.metadata.datasize;

@@ -67,8 +67,9 @@ bool Run::begin_overtake(Random& random) {
   pair_.loop.run_events(random.below(400));
   poll();
   if (!outcome_.ok) return false;
-  // A link that broke with them in hand has made the other copy one that is being repaired.
-  if (node(1 - first).extra().sync_target) return false;
+  // A link that broke with them in hand has made the other copy one that is being repaired, or the
+  // first node has answered alone what the other one never got.
+  if (node(1 - first).extra().sync_target || is_.lone) return false;
   note("node %d stands still, and node %d becomes primary, too", first, 1 - first);
   ++outcome_.faults;
   node(first).freeze(kForever, random.chance(1, 2));

@@ -603,7 +603,7 @@ TEST(failure, "a flush that fails before the peer knows that it has all is no de
   pair.mend();
   pair.a().become_primary();
   CHECK(pair.run_until_serving(pair.a()));
-  CHECK(pair.settle(pair.a()));
+  CHECK(pair.loop.run_until([&] { return pair.a().extra().local_stale; }, 60 * kSecond));
   switch_roles(pair);
 }
 
@@ -695,9 +695,179 @@ TEST(failure, "the newest copy is not given up because a flush fails without the
     pair.a().become_init();
     pair.a().become_primary();
     CHECK(pair.run_until_serving(pair.a()));
+    CHECK(pair.loop.run_until([&] { return pair.a().extra().local_stale; }, 60 * kSecond));
+    switch_roles(pair);
+    CHECK(pair.equal());
+  }
+}
+
+namespace {
+/// Node a writes alone, and a flush of its disk fails.
+void fail_alone(Pair& pair, uint64_t times) {
+  pair.connect();
+  part(pair);
+  CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+  pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, times});
+  CHECK_EQ(pair.flush(pair.a()), EIO);
+  pair.loop.advance(kSecond);
+}
+
+/// The newest copy has become the secondary, and the other one gets it.
+void hand_over(Pair& pair) {
+  pair.mend();
+  pair.b().become_init();
+  pair.b().become_primary();
+  pair.a().become_secondary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK(until_connected(pair, pair.b()));
+}
+}  // namespace
+
+TEST(failure, "the newest copy whose flush failed is written again once the peer has it (rule 6)") {
+  for (const uint64_t times : {1, 20}) {
+    for (const bool crashed : {false, true}) {
+      Pair pair;
+      fail_alone(pair, times);
+      if (crashed) pair.a().crash();
+      if (!crashed) pair.a().become_init();
+      hand_over(pair);
+      CHECK(pair.settle(pair.b()));
+      // Not at once, but within seconds: nobody should have to ask for it.
+      CHECK(pair.loop.run_until([&] { return !pair.a().extra().flush_failed; }, 10 * kSecond));
+      CHECK(pair.settle(pair.b()));
+      pair.a().power_cut(times);
+      CHECK(pair.equal());
+      CHECK(has(pair.a(), 4096, pattern(7, 4096)));
+    }
+  }
+}
+
+TEST(failure, "nor is it compared, should that be interrupted (rule 6)") {
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    PairOptions options;
+    options.disk_bytes = 16u << 20;
+    options.keepdirty = 256;
+    Pair pair(options);
+    pair.connect();
+    part(pair);
+    write_everywhere(pair, seed);
+    pair.a().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+    CHECK_EQ(pair.flush(pair.a()), EIO);
+    pair.a().become_init();
+    hand_over(pair);
+    CHECK(pair.loop.run_until([&] { return pair.a().extra().local_stale; }, 60 * kSecond));
+    interrupt_pass(pair, pair.b(), pair.a());
+    CHECK(pair.settle(pair.b()));
+    pair.a().power_cut(seed);
+    CHECK(pair.equal());
+  }
+}
+
+TEST(failure, "an original that ignores our failed flush copies all at the next set-up (rule 6)") {
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    PairOptions options;
+    options.original_node = 0;
+    Pair pair(options);
+    pair.connect();
+    CHECK_EQ(pair.write(pair.a(), 4096, pattern(7, 4096)), 0);
+    pair.b().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
+    pair.flush(pair.a());
+    CHECK(pair.loop.run_until([&] { return pair.b().extra().flush_failed; }, 10 * kSecond));
+    pair.cut();
+    CHECK(pair.loop.run_until([&] { return !pair.b().extra().flush_failed; }, 60 * kSecond));
+    CHECK(pair.settle(pair.a()));
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    pair.b().power_cut(seed);
+    CHECK(pair.equal());
+  }
+}
+
+TEST(failure, "so when its machine goes down in between (rule 6)") {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    Pair pair;
+    fail_alone(pair, 1);
+    pair.a().become_init();
+    hand_over(pair);
+    if (seed % 2 == 0) CHECK(pair.settle(pair.b()));
+    pair.a().power_cut(seed);
+    pair.a().become_secondary();
+    CHECK(pair.settle(pair.b()));
+    pair.loop.advance(5 * kSecond);
+    CHECK(pair.settle(pair.b()));
+    pair.a().power_cut(seed);
+    CHECK(pair.equal());
+  }
+}
+
+TEST(failure, "a primary that is primary again gives up its disk when the peer has all (rule 6)") {
+  Pair pair;
+  fail_alone(pair, 1);
+  pair.a().crash();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK_EQ(pair.flush(pair.a()), EIO);  // who reads it back does not know what is stored
+  pair.mend();
+  CHECK(pair.loop.run_until([&] { return pair.a().extra().local_stale; }, 60 * kSecond));
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  pair.a().power_cut(1);
+  CHECK(has(pair.b(), 4096, pattern(7, 4096)));
+}
+
+TEST(failure, "a primary whose machine was started again copies all (rule 6)") {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    Pair pair;
+    fail_alone(pair, 1);
+    pair.a().crash();
+    pair.a().become_primary();
+    pair.mend();
+    CHECK(pair.run_until_serving(pair.a()));
+    if (seed % 2 == 0) pair.loop.advance(5 * kSecond);
+    pair.a().power_cut(seed);
+    const bool given_up = pair.a().extra().local_stale;
+    pair.a().become_primary();
+    if (!given_up) CHECK(pair.run_until_serving(pair.a()));
+    if (!given_up) CHECK(pair.settle(pair.a()));
+    pair.a().power_cut(seed);
+    CHECK(given_up || pair.equal());
+    CHECK(given_up || !pair.a().extra().flush_failed);
+  }
+}
+
+TEST(failure, "so when what is lost had been copied before the restart (rule 6)") {
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    PairOptions options;
+    options.disk_bytes = 16u << 20;
+    Pair pair(options);
+    fail_alone(pair, 1);
+    CHECK_EQ(pair.write(pair.a(), 20 * kExtent, pattern(8, 4096)), 0);
+    pair.a().crash();
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    FaultComponent& disk = *pair.a().life()->disk;
+    disk.hold(FaultComponent::kRead, kDataAt + 20 * kExtent);  // the pass comes to no end
+    pair.mend();
+    CHECK(until_connected(pair, pair.a()));
+    // Flushed there by itself after five seconds; then the next write stores the map without it.
+    pair.loop.advance(8 * kSecond);
+    CHECK_EQ(pair.write(pair.a(), 40 * kExtent, pattern(9, 4096)), 0);
+    CHECK(!marked(pair.a(), 0));
+    disk.release();
+    pair.a().power_cut(seed);
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
     CHECK(pair.settle(pair.a()));
     CHECK(pair.equal());
   }
+}
+
+TEST(failure, "the operator may say that what is here counts, after a failed flush, too (rule 6)") {
+  Pair pair;
+  fail_alone(pair, 1);
+  pair.a().become_init();
+  pair.a().become_primary(true);
+  CHECK(pair.run_until_serving(pair.a()));
+  CHECK_EQ(pair.flush(pair.a()), 0);
+  CHECK(!pair.a().extra().flush_failed);
 }
 
 }  // namespace hast::test
