@@ -46,7 +46,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'force-counts-for-good',
     file: 'engine/primary.cc',
-    find: 'if (!own.sync_target && !own.local_stale && !own.lost_cache(config_.bootid)) ',
+    find: 'if (!known_bad && !own.lost_cache(config_.bootid)) ',
     replace: '',
   },
   {
@@ -631,6 +631,12 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'engine/primary.cc',
     find: 'flush_failed_ = own.boot == config_.bootid;  // guard:failed-flush-is-inherited',
     replace: 'flush_failed_ = false;',
+  },
+  {
+    guard: 'all-marked-first',
+    file: 'engine/primary.cc',
+    find: 'const int stored = co_await map_store_->store();  // guard:all-marked-first',
+    replace: 'const int stored = 0;',
   },
   {
     guard: 'failed-flush-before-a-restart',

@@ -251,7 +251,7 @@ Task<void> Primary::note_life() {
 /// Is it on the disk that everything is to be copied, since a flush had failed?
 Task<bool> Primary::has_marked_all() {
   if (!metadata_.extra().flush_failed || flush_failed_ || local_detached_) co_return false;
-  const int stored = co_await map_store_->store();
+  const int stored = co_await map_store_->store();  // guard:all-marked-first
   co_return stored == 0;
 }
 

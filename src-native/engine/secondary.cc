@@ -769,6 +769,7 @@ Task<void> Secondary::note_failed_flush(int rc) {
   flush_failed_ = true;
   co_await note_incomplete();  // no guard: failed-flush-is-remembered is the call
   const bool stale = !primary_is_stale_ && config_.extended;
+  // No guard: each line that changes something is.
   co_await update_metadata([stale](Metadata&, Extra& extra) {
     if (stale) extra.local_stale = true;    // guard:failed-flush-is-stale
     if (!stale) extra.flush_failed = true;  // guard:failed-flush-of-the-good-copy

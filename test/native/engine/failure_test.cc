@@ -853,6 +853,13 @@ TEST(failure, "so when what is lost had been copied before the restart (rule 6)"
     CHECK(!marked(pair.a(), 0));
     disk.release();
     pair.a().power_cut(seed);
+    if (seed % 2 == 0) {  // and once more, before it has met the peer
+      pair.cut(true);
+      pair.a().become_primary();
+      CHECK(pair.run_until_serving(pair.a()));
+      pair.a().power_cut(seed);
+      pair.mend();
+    }
     pair.a().become_primary();
     CHECK(pair.run_until_serving(pair.a()));
     CHECK(pair.settle(pair.a()));
