@@ -3,6 +3,7 @@
     "hast_core_sources": [
       "src-native/base/assert.cc",
       "src-native/base/error_codes.cc",
+      "src-native/base/units.cc",
       "src-native/codec/activemap.cc",
       "src-native/codec/checksum.cc",
       "src-native/codec/compression.cc",

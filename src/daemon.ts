@@ -107,6 +107,7 @@ export class Daemon {
       admits: (socket) => this.#admitsClient(socket),
       nameOf: (socket) => this.#nameOf(socket),
       onProblem: (text) => log.error(text),
+      onAnswer: (text) => log.debug2(text),
     });
     const common = {
       host: this.#host,
@@ -188,7 +189,7 @@ export class Daemon {
   /** What an adopted worker was not started with, and resources that are gone, as by a reload. */
   async #catchUp(): Promise<void> {
     const changes = await this.#resources.reload(this.#config.resources);
-    if (changes.length > 0) tellReload(this.#log, [], changes);
+    if (changes.length > 0) tellReload(this.#log, (name) => this.#about(name), [], changes);
   }
 
   #workerFolder(): WorkerFolder {
@@ -264,7 +265,7 @@ export class Daemon {
     }
     const warnings = [...warningsOf(config), ...problems];
     for (const text of warnings) log.warning(text);
-    tellReload(log, statements, changes);
+    tellReload(log, (name) => this.#about(name), statements, changes);
     return reloadAnswer(statements, changes, warnings);
   }
 
@@ -363,8 +364,12 @@ export class Daemon {
     this.#log.info(text);
   }
 
+  #about(resource: string): Logger {
+    return this.#log.child(resource, this.#resources.get(resource)?.role);
+  }
+
   async #startRole(name: string, start: Resource['start']): Promise<void> {
-    const log = this.#log.child(name);
+    const log = this.#about(name);
     if (start === 'last') {
       log.warning('start last: a primary is never chosen by itself yet, the role is secondary.');
     }
@@ -387,7 +392,7 @@ export class Daemon {
 
   async #knock(resource: Resource): Promise<void> {
     const { peers, source } = await this.#addresses(resource);
-    await knock(peers, source, this.#log.child(resource.name));
+    await knock(peers, source, this.#about(resource.name));
   }
 
   #known({ remote, source }: Pick<Resource, 'remote' | 'source'>): PeerAddresses {

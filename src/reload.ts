@@ -11,6 +11,7 @@ import type { ResourceChange } from './resource/set.ts';
 
 export function tellReload(
   log: Logger,
+  about: (resource: string) => Logger,
   statements: readonly string[],
   changes: readonly ResourceChange[],
 ): void {
@@ -19,8 +20,8 @@ export function tellReload(
     return;
   }
   for (const { name, change, words, error } of changes) {
-    log.child(name).info(`Reload: ${describeChange({ change, failed: error !== null }, words)}.`);
-    if (error !== null) log.child(name).error(`Reload: ${error.message.replace(/\.$/, '')}.`);
+    about(name).info(`Reload: ${describeChange({ change, failed: error !== null }, words)}.`);
+    if (error !== null) about(name).error(`Reload: ${error.message.replace(/\.$/, '')}.`);
   }
   log.info(`Reload: ${withStatements(IN_FORCE, statements)}.`);
 }

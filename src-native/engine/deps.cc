@@ -17,4 +17,8 @@ void logf(EngineHost& host, LogLevel level, const char* format, ...) {
            std::string_view(text, std::min(static_cast<std::size_t>(length), sizeof text - 1)));
 }
 
+const char* full_stop(std::string_view text) {
+  return text.ends_with('.') || text.ends_with('!') ? "" : ".";
+}
+
 }  // namespace hast

@@ -47,4 +47,7 @@ class Dialer {
 /// printf into a log line; nothing is allocated.
 [[gnu::format(printf, 3, 4)]] void logf(EngineHost& host, LogLevel level, const char* format, ...);
 
+/// What a text lacks to be a sentence: those of the peer have their ends, most of ours do not.
+const char* full_stop(std::string_view text);
+
 }  // namespace hast

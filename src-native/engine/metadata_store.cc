@@ -53,6 +53,14 @@ Task<int> MetadataStore::load(std::string_view resource, const char** why) {
   co_return 0;
 }
 
+void MetadataStore::log_counters(EngineHost& host, uint64_t peer_localcnt,
+                                 uint64_t peer_remotecnt) const {
+  const auto count = [](uint64_t n) { return static_cast<unsigned long long>(n); };
+  logf(host, LogLevel::kDebug1, "Counters here: local %llu, remote %llu; at the peer: %llu, %llu.",
+       count(metadata().localcnt), count(metadata().remotecnt), count(peer_localcnt),
+       count(peer_remotecnt));
+}
+
 Task<int> MetadataStore::lock() {
   while (locked_) co_await waiters_.wait();
   locked_ = true;

@@ -4,6 +4,7 @@
 
 #include "codec/metadata.h"
 #include "disk/component.h"
+#include "engine/deps.h"
 #include "ring/task.h"
 
 namespace hast {
@@ -27,6 +28,8 @@ class MetadataStore {
   /// A flush of its own has failed: what the disk has of anything written before is unknown.
   bool flush_failed() const { return flush_failed_; }
   bool extra_known() const { return block_.extra_known(); }
+  /// What both nodes count, as a set-up compares it.
+  void log_counters(EngineHost& host, uint64_t peer_localcnt, uint64_t peer_remotecnt) const;
 
   /// Stores new fields and facts and flushes; 0 when they are durable. Concurrent calls queue up;
   /// each must be computed from `metadata()` inside its turn, so callers use `lock`/`unlock`.

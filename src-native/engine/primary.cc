@@ -148,7 +148,8 @@ Task<bool> Primary::decide_start(StartFailure& failure) {
     co_return false;
   }
   if (!may_lead_alone(failure)) co_return false;
-  logf(host_, LogLevel::kWarning, "Serving without the peer: %s.", last_attempt_);
+  logf(host_, LogLevel::kWarning, "Serving without the peer: %s%s", last_attempt_,
+       full_stop(last_attempt_));
   co_return true;
 }
 
@@ -279,9 +280,24 @@ void Primary::report_refusal(const Attempt& attempt) {
   const bool quiet = attempt.kind == AttemptKind::kNoPeer ||
                      attempt.kind == AttemptKind::kChanged ||
                      attempt.kind == AttemptKind::kRefusedTcp;
-  logf(host_, quiet ? LogLevel::kDebug1 : LogLevel::kWarning, "No connection to the peer (%s): %s",
-       attempt_kind_name(attempt.kind), attempt.text);
-  if (attempt.kind == AttemptKind::kSplitBrain) host_.event(EventName::kSplitBrain);
+  const bool split = attempt.kind == AttemptKind::kSplitBrain;
+  const LogLevel level = quiet || said_lately(attempt.text) ? LogLevel::kDebug1
+                         : split                            ? LogLevel::kError
+                                                            : LogLevel::kWarning;
+  logf(host_, level, "No connection to the peer (%s): %s%s%s", attempt_kind_name(attempt.kind),
+       attempt.text, full_stop(attempt.text),
+       split ? " Neither copy is overwritten: hastctl why tells what to do." : "");
+  if (split) host_.event(EventName::kSplitBrain);
+}
+
+/// The same is said once a minute, however often it is met. Notes that it is said now.
+bool Primary::said_lately(const char* text) {
+  constexpr uint64_t kAgainUs = 60 * kSecond;
+  const uint64_t now_us = Loop::current().now_us();
+  if (std::strcmp(said_, text) == 0 && now_us - said_us_ < kAgainUs) return true;
+  std::snprintf(said_, sizeof said_, "%s", text);
+  said_us_ = now_us;
+  return false;
 }
 
 // --- the connection
@@ -348,7 +364,8 @@ Task<bool> Primary::serve_link(Attempt& attempt) {
   co_await settle_loss(link);
   co_await synchronising.join();
   if (good) {
-    logf(host_, LogLevel::kWarning, "Disconnected from the peer: %s.", link.failure());
+    logf(host_, stopping_ ? LogLevel::kInfo : LogLevel::kWarning, "Disconnected from the peer: %s.",
+         link.failure());
     std::snprintf(last_attempt_, sizeof last_attempt_, "%s", link.failure());
     host_.event(EventName::kDisconnect);
   }
@@ -369,6 +386,7 @@ void Primary::attach(Link& link) {
     const bool told = link.tell_map_stored(uint64_t{extents} * map_->extent_bytes());
     HAST_ASSERT(told || link.failed());
   }
+  said_[0] = '\0';
   logf(host_, LogLevel::kInfo, "Connected to the peer (protocol version %u%s).",
        link.settings().version, link.settings().extended ? ", extended" : "");
   host_.event(EventName::kConnect);
@@ -386,6 +404,7 @@ Task<int> Primary::adopt(Attempt& attempt) {
   // guard:adopted-as-decided
   if (counting_ || told != attempt.sent_localcnt) co_return -EAGAIN;
   peer_ = word_of(attempt);
+  metadata_.log_counters(host_, attempt.peer_localcnt, attempt.peer_remotecnt);
   const bool fell = metadata_.extra().lost_cache(config_.bootid) && !config_.force;
   if (fell && has_what_we_lost(attempt, metadata_.metadata(), map_->extent_count())) {
     attempt.source = SyncSource::kSecondary;  // guard:power-cut-beside-an-original

@@ -112,6 +112,7 @@ class Primary : public Provider, private LinkEvents {
   void attach(Link& link);
   Task<void> settle_loss(Link& link);
   void report_refusal(const Attempt& attempt);
+  bool said_lately(const char* text);
   using MetadataChange = void (*)(Metadata&, Extra&, Primary&);
   Task<int> update_metadata(MetadataChange change);
   std::optional<uint64_t> counted_there() const;
@@ -221,6 +222,8 @@ class Primary : public Provider, private LinkEvents {
   SleepTimer reconnect_;
   SleepTimer tick_timer_;
   char last_attempt_[256] = {};
+  char said_[256] = {};  ///< of the last attempt that was said
+  uint64_t said_us_ = 0;
   AttemptKind last_kind_ = AttemptKind::kNoPeer;
   bool started_ = false;
   Role last_role_ = Role::kInit;  // of the life before

@@ -211,6 +211,7 @@ Generations Secondary::generations_after(const Decision& decision, Generations i
 Task<int> Secondary::set_up(SecondaryEnd& end) {
   const bool map_empty = map_->sync_count() == 0;
   flushed_before_ = metadata_.extra().boot == 0;
+  metadata_.log_counters(host_, config_.primary.localcnt, config_.primary.remotecnt);
   const Decision decision =
       decide(secondary_facts(metadata_.metadata(), metadata_.extra(), map_empty, config_.bootid),
              config_.primary);

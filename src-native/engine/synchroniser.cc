@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "base/assert.h"
+#include "base/units.h"
 #include "engine/primary.h"
 
 namespace hast {
@@ -21,9 +22,8 @@ Task<void> Synchroniser::run(bool compare, bool target_told) {
     const bool work = primary_.map_->sync_count() > 0;
     const uint64_t began_us = Loop::current().now_us();
     if (work) {
-      logf(primary_.host_, LogLevel::kInfo, "Synchronisation started. %llu bytes to go.",
-           static_cast<unsigned long long>(uint64_t{primary_.map_->sync_count()} *
-                                           primary_.map_->extent_bytes()));
+      logf(primary_.host_, LogLevel::kInfo, "Synchronisation started. %s to go.",
+           size_text(bytes_to_go()).text);
       primary_.counters_.sync_bytes_done = 0;
       primary_.host_.event(EventName::kSyncStart);
     }
@@ -37,16 +37,17 @@ Task<void> Synchroniser::run(bool compare, bool target_told) {
     }
     const bool done = co_await pass(compare);
     if (stopped_) {
-      if (work) primary_.host_.event(EventName::kSyncIntr);
+      if (work) tell_interrupted();
       break;
     }
     if (done && work) {
       const uint64_t us = std::max<uint64_t>(1, Loop::current().now_us() - began_us);
-      logf(primary_.host_, LogLevel::kInfo,
-           "Synchronisation complete. %llu bytes in %llu ms (%llu bytes/s).",
-           static_cast<unsigned long long>(pass_bytes_), static_cast<unsigned long long>(us / 1000),
-           static_cast<unsigned long long>(pass_bytes_ * kSecond / us));
+      logf(primary_.host_, LogLevel::kInfo, "Synchronisation complete. %s in %s (%s/s).",
+           size_text(pass_bytes_).text, duration_text(us).text,
+           size_text(pass_bytes_ * kSecond / us).text);
       primary_.host_.event(EventName::kSyncDone);
+    } else if (done) {
+      primary_.host_.log(LogLevel::kInfo, "The nodes are in sync.");
     }
     if (done) {
       compare = target_told = false;
@@ -55,6 +56,16 @@ Task<void> Synchroniser::run(bool compare, bool target_told) {
     // What failed is tried again, but not at once: the disk or the peer has just said no.
     if (!stopped_) co_await retry_.sleep_us(kSecond);
   }
+}
+
+uint64_t Synchroniser::bytes_to_go() const {
+  return uint64_t{primary_.map_->sync_count()} * primary_.map_->extent_bytes();
+}
+
+void Synchroniser::tell_interrupted() {
+  logf(primary_.host_, LogLevel::kInfo, "Synchronisation interrupted. %s copied, %s to go.",
+       size_text(pass_bytes_).text, size_text(bytes_to_go()).text);
+  primary_.host_.event(EventName::kSyncIntr);
 }
 
 /// Before the first byte of a pass; the message before it may still be on its way.

@@ -41,6 +41,8 @@ class Synchroniser {
     bool used = false;
   };
   Task<void> tell_target();
+  uint64_t bytes_to_go() const;
+  void tell_interrupted();
   Task<bool> pass(bool compare);
   Task<bool> copy_extent(ExtentCopy& copy, bool compare);
   Task<void> copy_chunk(Slot& slot, ExtentCopy& copy, bool compare);

@@ -41,10 +41,13 @@ export interface ControlSettings {
   /** What the system says of the process at the other end, in words. */
   readonly nameOf: (socket: Socket) => string;
   readonly onProblem: (text: string) => void;
+  /** Each request with its answer, for the log. */
+  readonly onAnswer: (text: string) => void;
 }
 
 const REQUEST_MS = 20_000;
 const KEEP_ALIVE_MS = 5000;
+const SHOWN_URL_CHARS = 200;
 
 interface Route {
   readonly method: 'GET' | 'POST';
@@ -126,6 +129,11 @@ export class ControlServer {
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => {}); // the client went away
     try {
+      const what = `${request.method} ${request.url?.slice(0, SHOWN_URL_CHARS)}`;
+      const by = this.#clientOf(request);
+      response.once('close', () => {
+        this.#settings.onAnswer(`${what} by ${by}: ${response.statusCode}.`);
+      });
       const { run, words } = this.#find(request);
       await run({ request, response, words });
     } catch (error) {
@@ -135,6 +143,10 @@ export class ControlServer {
       }
       sendFailure(response, error);
     }
+  }
+
+  #clientOf(request: IncomingMessage): string {
+    return `${programOf(request)} (${this.#settings.nameOf(request.socket)})`;
   }
 
   #find(request: IncomingMessage): { run: Route['run']; words: readonly string[] } {
@@ -168,7 +180,7 @@ export class ControlServer {
 
   async #role({ request, response, words: [name = ''] }: Call): Promise<void> {
     this.#known(name, ROLE_UNKNOWN_EXIT);
-    const by = `${programOf(request)} (${this.#settings.nameOf(request.socket)})`;
+    const by = this.#clientOf(request);
     const body = v.safeParse(RoleRequestSchema, parseJson(await readBody(request)));
     if (!body.success) {
       const issue = body.issues[0];

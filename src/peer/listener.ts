@@ -66,7 +66,7 @@ export const LISTENER_LIMITS: ListenerLimits = {
 };
 const PENDING_BASE = 16;
 const PENDING_PER_RESOURCE = 4;
-const UNKNOWN_LOG_MS = 60_000;
+const SAID_MS = 60_000;
 const SHOWN_NAME_CHARS = 127;
 const NO_SECRET_TEXT =
   'has a secret for the resource, and this node has none: configure the same file on both nodes.';
@@ -92,6 +92,8 @@ export class PeerListener {
   /** Connections that have not been handed on, by address. */
   readonly #open = new Map<Socket, string>();
   readonly #halfOpen = new Map<string, HalfOpen>();
+  /** Refusals, by resource; '' stands for those that concern none. */
+  readonly #said = new Map<string, { readonly line: string; readonly at: number }>();
   #unknownLogged = Number.NEGATIVE_INFINITY;
 
   constructor(table: PeerTable, log: Logger, limits: ListenerLimits = LISTENER_LIMITS) {
@@ -265,7 +267,7 @@ export class PeerListener {
         break;
       }
       case 'first':
-        if (verdict.strange) this.#log.child(verdict.resource).warning(`${ip} ${NO_SECRET_TEXT}`);
+        if (verdict.strange) this.#about(verdict.resource).warning(`${ip} ${NO_SECRET_TEXT}`);
         this.#keep(verdict.resource, verdict.pending, socket, ip);
         socket.write(verdict.reply);
         break;
@@ -275,7 +277,7 @@ export class PeerListener {
           socket.destroy();
           break;
         }
-        this.#log.child(verdict.resource).info(`Connection from ${ip}.`);
+        this.#about(verdict.resource).info(`Connection from ${ip}.`);
         this.#table.admit(verdict.resource, this.#pair(first.socket, socket, verdict.hello));
         break;
       }
@@ -289,18 +291,33 @@ export class PeerListener {
   ): void {
     if (this.#table.find(resource) !== undefined) {
       const more = why === undefined ? '' : ` (${why})`;
-      this.#log.child(resource).warning(`Connection from ${ip} refused: ${text}${more}`);
+      const line = `Connection from ${ip} refused: ${text}${more}`;
+      this.#about(resource).log(this.#levelOf(resource, line), line);
       return;
     }
     const name = JSON.stringify(resource.slice(0, SHOWN_NAME_CHARS));
-    this.#log.warning(`Connection from ${ip} for resource ${name} refused: ${text}`);
+    const line = `Connection from ${ip} for resource ${name} refused: ${text}`;
+    this.#log.log(this.#levelOf('', line), line);
+  }
+
+  #about(resource: string): Logger {
+    return this.#log.child(resource, this.#table.find(resource)?.role);
+  }
+
+  /** A primary tries again and again: the same is a warning once a minute. */
+  #levelOf(about: string, line: string): 'warning' | 'debug1' {
+    const now = performance.now();
+    const said = this.#said.get(about);
+    if (said?.line === line && now - said.at < SAID_MS) return 'debug1';
+    this.#said.set(about, { line, at: now });
+    return 'warning';
   }
 
   /** The newest first message wins; nothing else changes by it. */
   #keep(resource: string, pending: Pending, socket: Socket, ip: string): void {
     this.drop(resource);
     const timer = setTimeout(() => {
-      this.#log.child(resource).debug1(`${ip} did not open its second connection in time.`);
+      this.#about(resource).debug1(`${ip} did not open its second connection in time.`);
       socket.destroy();
     }, this.#limits.halfOpenMs);
     const entry: HalfOpen = { ...pending, socket, timer };
@@ -358,7 +375,7 @@ export class PeerListener {
   #unknown(ip: string): void {
     this.#table.unknown(ip);
     const now = performance.now();
-    if (now - this.#unknownLogged < UNKNOWN_LOG_MS) return;
+    if (now - this.#unknownLogged < SAID_MS) return;
     this.#unknownLogged = now;
     this.#log.warning(`Connection from ${ip} dropped: no resource has this remote address.`);
   }

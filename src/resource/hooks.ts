@@ -82,7 +82,7 @@ interface Job {
 export class HookQueue {
   readonly #resource: string;
   readonly #start: StartHook;
-  readonly #log: Logger;
+  readonly #log: () => Logger;
   readonly #clock: () => number;
   readonly #limits: typeof HOOK_LIMITS;
   readonly #waiting: Job[] = [];
@@ -93,7 +93,8 @@ export class HookQueue {
   constructor(
     resource: string,
     start: StartHook,
-    log: Logger,
+    /** With the role of the moment. */
+    log: () => Logger,
     clock: () => number = () => performance.now(),
     limits: Partial<typeof HOOK_LIMITS> = {},
   ) {
@@ -156,7 +157,7 @@ export class HookQueue {
 
   #failed(text: string): void {
     this.#failure = text;
-    this.#log.error(`${text}.`);
+    this.#log().error(`${text}.`);
   }
 
   async #drain(): Promise<void> {
@@ -174,11 +175,11 @@ export class HookQueue {
       this.#failed(`Hook was not run (${line}): ${refused}`);
       return;
     }
-    this.#log.debug1(`Running hook (${line}).`);
+    this.#log().debug1(`Running hook (${line}).`);
     const began = this.#clock();
     const warning = setInterval(() => {
       const seconds = Math.round((this.#clock() - began) / 1000);
-      this.#log.warning(`Hook has been running for ${seconds} s (${line}).`);
+      this.#log().warning(`Hook has been running for ${seconds} s (${line}).`);
     }, this.#limits.warnMs);
     warning.unref();
     let patience: NodeJS.Timeout | undefined;

@@ -154,7 +154,7 @@ export class Supervisor {
   constructor(resource: Resource, deps: SupervisorDeps) {
     this.#resource = resource;
     this.#deps = deps;
-    this.#hooks = new HookQueue(resource.name, deps.startHook, deps.log.child(resource.name));
+    this.#hooks = new HookQueue(resource.name, deps.startHook, () => this.#log());
     this.#device = new KernelDevice(deps.bridges, () => this.#log());
   }
 

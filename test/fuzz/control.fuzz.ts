@@ -24,6 +24,7 @@ const server = new ControlServer({
   admits: () => true,
   nameOf: () => 'root, pid 1',
   onProblem: (text) => problems.push(text),
+  onAnswer: () => {},
   backend: {
     names: () => ['data', 'a b'],
     reload: () => Promise.resolve({ resources: [], statements: [], warnings: [] }),

@@ -108,6 +108,7 @@ std::vector<std::byte> read_back(Pair& pair, Node& node, uint64_t offset, std::s
 
 void TestHost::log(LogLevel level, std::string_view text) {
   log_lines.emplace_back(text);
+  log_levels.push_back(level);
   if (node != nullptr) node->log_.emplace_back(text);
   static const bool loud = std::getenv("HAST_TEST_LOG") != nullptr;
   if (loud) {

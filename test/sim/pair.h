@@ -54,6 +54,7 @@ struct Meeting {
 struct TestHost : EngineHost {
   Node* node = nullptr;
   std::vector<std::string> log_lines;  ///< of this life
+  std::vector<LogLevel> log_levels;    ///< of each of them
   std::vector<EventName> events;
   bool is_ready = false;
   Random random_source{1};

@@ -8,6 +8,16 @@ namespace hast::test {
 namespace {
 constexpr uint64_t kSecond = 1'000'000;
 constexpr uint64_t kDataAt = 1u << 20;  // where user data begin on the disk
+
+/// How often a node has said it at this level in its life.
+int said(Node& node, LogLevel level, std::string_view part) {
+  const TestHost& host = node.life()->host;
+  int count = 0;
+  for (std::size_t i = 0; i < host.log_lines.size(); ++i) {
+    count += host.log_levels[i] == level && host.log_lines[i].find(part) != std::string::npos;
+  }
+  return count;
+}
 }  // namespace
 
 TEST(setup, "a first set-up that is cut off at any moment still ends in a whole copy") {
@@ -133,6 +143,30 @@ TEST(setup, "a dial that nobody answers does not delay a change of role (rule 21
     pair.a().become_secondary();
     CHECK(pair.loop.now_us() - began_us < kSecond);
   }
+}
+
+TEST(setup, "the same refusal is a warning once a minute, and a split-brain an error (20)") {
+  Pair pair;
+  pair.cut(true);
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK_EQ(pair.write(pair.b(), 0, pattern(1, 4096)), 0);
+  pair.b().become_init();
+  pair.mend();
+  pair.a().become_primary();
+  CHECK(pair.run_until_serving(pair.a()));
+  pair.loop.advance(55 * kSecond);
+  constexpr std::string_view kNotReady = "acts as init for the resource and not as secondary.";
+  CHECK_EQ(said(pair.a(), LogLevel::kWarning, "peer (the peer is not ready): Remote"), 1);
+  CHECK(said(pair.a(), LogLevel::kDebug1, kNotReady) > 3);
+  CHECK_EQ(said(pair.a(), LogLevel::kWarning, ".."), 0);
+  pair.b().become_secondary();
+  pair.loop.advance(55 * kSecond);
+  constexpr std::string_view kSplit = "Split-brain condition! Neither copy is overwritten: hastctl";
+  CHECK_EQ(said(pair.a(), LogLevel::kError, kSplit), 1);
+  CHECK(said(pair.a(), LogLevel::kDebug1, kSplit) > 3);
+  pair.loop.advance(20 * kSecond);
+  CHECK_EQ(said(pair.a(), LogLevel::kError, kSplit), 2);
 }
 
 }  // namespace hast::test

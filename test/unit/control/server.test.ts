@@ -89,6 +89,7 @@ interface Bench {
   readonly asked: RoleRequest[];
   readonly askers: string[];
   readonly problems: string[];
+  readonly answers: string[];
   ask(method: string, url: string, body?: string): Promise<Answer>;
   open(): Socket;
 }
@@ -100,6 +101,7 @@ function bench(body: (bench: Bench) => Promise<void>, admitted = true): () => Pr
       const asked: RoleRequest[] = [];
       const askers: string[] = [];
       const problems: string[] = [];
+      const answers: string[] = [];
       const sockets: Socket[] = [];
       let reloads = 0;
       const names = ['data', 'spare', 'a b'];
@@ -107,6 +109,7 @@ function bench(body: (bench: Bench) => Promise<void>, admitted = true): () => Pr
         admits: () => admitted,
         nameOf: () => 'root, pid 1',
         onProblem: (text) => problems.push(text),
+        onAnswer: (text) => answers.push(text),
         backend: {
           names: () => names,
           status: (name) => Promise.resolve(statusOf(name)),
@@ -139,6 +142,7 @@ function bench(body: (bench: Bench) => Promise<void>, admitted = true): () => Pr
           asked,
           askers,
           problems,
+          answers,
           ask: (method, url, text) => ask(path, method, url, text),
           open: () => {
             const socket = connect(path);
@@ -182,11 +186,16 @@ server(
 );
 
 server(
-  'fills in what a role request leaves out',
-  bench(async ({ ask: call, asked, askers }) => {
+  'fills in what a role request leaves out, and tells who asked for what',
+  bench(async ({ ask: call, asked, askers, answers }) => {
     await call('POST', '/v1/resources/data/role', '{"role":"init"}');
     assert.equal(asked, [{ role: 'init', force: false, ifUnused: false }]);
     assert.equal(askers, ['a client (root, pid 1)']);
+    await call('GET', `/v1/${'x'.repeat(500)}`);
+    await until('both are told', 3000, () => answers.length === 2);
+    const [role, unknown = ''] = answers;
+    assert.is(role, 'POST /v1/resources/data/role by a client (root, pid 1): 200.');
+    assert.match(unknown, /^GET \/v1\/x{196} by .*: 404\.$/);
   }),
 );
 

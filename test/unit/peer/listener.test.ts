@@ -271,6 +271,26 @@ listener(
 );
 
 listener(
+  'the same refusal is said once a minute, with the role, and another one at once',
+  bench(async (the) => {
+    for (const [role, times] of [
+      ['init', 3],
+      ['primary', 2],
+    ] as const) {
+      the.role = role;
+      for (let i = 0; i < times; i += 1) await the.client().send(M1).answer();
+    }
+    assert.equal(
+      the.lines.map((line) => line.replace(/refused: .* as (\w+) for .*\n/, 'refused, $1')),
+      [
+        '[WARNING] [data] (init) Connection from 127.0.0.1 refused, init',
+        '[WARNING] [data] (primary) Connection from 127.0.0.1 refused, primary',
+      ],
+    );
+  }),
+);
+
+listener(
   'the name of a resource that is not ours stays in one line, and is no prefix',
   bench(async ({ client, lines }) => {
     const value = 'x] ok\n[INFO] [data] Synchronised.\u001b[2J';

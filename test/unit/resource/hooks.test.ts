@@ -15,7 +15,7 @@ function queue(
 ) {
   const lines: string[] = [];
   const log = Logger.root(({ level, text }) => lines.push(`${level} ${text}`), 0);
-  return { lines, hooks: new HookQueue('data', start, log, clock, limits) };
+  return { lines, hooks: new HookQueue('data', start, () => log, clock, limits) };
 }
 
 function program(directory: string, text: string): string {
