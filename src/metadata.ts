@@ -35,6 +35,14 @@ export interface BlockFacts {
   readonly localStale: boolean;
   /** What was written here alone is given up: the primary overwrites it when it connects. */
   readonly discarded: boolean;
+  /** The peer has given up its disk: all of it is written again. */
+  readonly peerStale: boolean;
+  /** In memsync or async: what was answered may not be on the peer's disk. */
+  readonly ahead: boolean;
+  /** A flush has failed here: what a read gives need not be stored. */
+  readonly flushFailed: boolean;
+  /** Boot id of the machine when it began to take writes that may not be flushed; 0: all are. */
+  readonly boot: bigint;
 }
 
 export interface MetadataBlock {
@@ -60,12 +68,21 @@ const RECORD = {
     hash: 24,
     generation: 56,
     history: 64,
+    boot: 128,
     fieldsBytes: 140,
     fields: 144,
     crc: 656,
   },
   historyIds: 8,
-  flags: { syncTarget: 1, localStale: 2, factsKnown: 4, discarded: 32 },
+  flags: {
+    syncTarget: 1,
+    localStale: 2,
+    factsKnown: 4,
+    peerStale: 8,
+    ahead: 16,
+    discarded: 32,
+    flushFailed: 64,
+  },
 } as const;
 
 interface Record {
@@ -140,18 +157,26 @@ function decodeRecord(bytes: Buffer): Record | undefined {
   if (fields === undefined) return undefined;
 
   const flags = bytes.readUInt32LE(at.flags);
+  const has = (flag: keyof typeof RECORD.flags) => (flags & RECORD.flags[flag]) !== 0;
   const history = Array.from({ length: RECORD.historyIds }, (_, i) =>
     bytes.readBigUInt64LE(at.history + 8 * i),
   );
   const facts: BlockFacts = {
     generation: bytes.readBigUInt64LE(at.generation),
     history: history.filter((id) => id !== 0n),
-    syncTarget: (flags & RECORD.flags.syncTarget) !== 0,
-    localStale: (flags & RECORD.flags.localStale) !== 0,
-    discarded: (flags & RECORD.flags.discarded) !== 0,
+    syncTarget: has('syncTarget'),
+    localStale: has('localStale'),
+    discarded: has('discarded'),
+    peerStale: has('peerStale'),
+    ahead: has('ahead'),
+    flushFailed: has('flushFailed'),
+    boot: bytes.readBigUInt64LE(at.boot),
   };
-  const known = (flags & RECORD.flags.factsKnown) !== 0;
-  return { sequence: bytes.readBigUInt64LE(at.sequence), fields, facts: known ? facts : undefined };
+  return {
+    sequence: bytes.readBigUInt64LE(at.sequence),
+    fields,
+    facts: has('factsKnown') ? facts : undefined,
+  };
 }
 
 function sameFields(a: BlockFields | undefined, b: BlockFields | undefined): boolean {

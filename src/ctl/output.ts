@@ -148,6 +148,10 @@ function dumpObject(report: DumpReport): object {
     syncTarget: facts?.syncTarget ?? false,
     localStale: facts?.localStale ?? false,
     discarded: facts?.discarded ?? false,
+    peerStale: facts?.peerStale ?? false,
+    ahead: facts?.ahead ?? false,
+    flushFailed: facts?.flushFailed ?? false,
+    boot: facts === undefined ? null : String(facts.boot),
     generation: facts === undefined ? null : String(facts.generation),
     history: facts === undefined ? [] : facts.history.map(String),
   };

@@ -64,6 +64,7 @@ function recordOf(fields: BlockFields, sequence: bigint, flags: number): Buffer 
   createHash('sha256').update(area).digest().copy(record, 24);
   record.writeBigUInt64LE(77n, 56);
   record.writeBigUInt64LE(66n, 64);
+  record.writeBigUInt64LE(55n, 128);
   record.writeUInt32LE(area.length, 140);
   area.copy(record, 144);
   record.writeUInt32LE(crc32c(record.subarray(0, 656)), 656);
@@ -126,8 +127,27 @@ metadata('trusts the newest record when the sector equals it, the older one, or 
         syncTarget: true,
         localStale: false,
         discarded: false,
+        peerStale: false,
+        ahead: false,
+        flushFailed: false,
+        boot: 55n,
       });
     }
+  }
+});
+
+metadata('each flag of a record is read by itself', () => {
+  for (const [flag, name] of [
+    [1, 'syncTarget'],
+    [2, 'localStale'],
+    [8, 'peerStale'],
+    [16, 'ahead'],
+    [32, 'discarded'],
+    [64, 'flushFailed'],
+  ] as const) {
+    const { facts } = decodeBlock(compose(areaOf(FIELDS), recordOf(FIELDS, 8n, KNOWN | flag)));
+    const on = Object.entries(facts ?? {}).filter(([, value]) => value === true);
+    assert.equal(on, [[name, true]]);
   }
 });
 

@@ -184,6 +184,13 @@ output('JSON says the same, and 64-bit identities exactly', () => {
   assert.is(dumped.resources[0].resuid, '18446744073709551615');
   assert.is(dumped.resources[0].datasize, 1024);
   assert.is(dumped.resources[0].historyKnown, false);
+  assert.is(dumped.resources[0].boot, null);
+  const flags = { syncTarget: false, localStale: false, discarded: false };
+  const more = { peerStale: true, ahead: true, flushFailed: true, boot: 2n ** 64n - 1n };
+  const facts = { generation: 7n, history: [], ...flags, ...more };
+  const known = JSON.parse(FORMATTERS.json.dump([{ name: 'a', block: { ...block, facts } }]));
+  const { peerStale, ahead, flushFailed, boot } = known.resources[0];
+  assert.equal([peerStale, ahead, flushFailed, boot], [true, true, true, '18446744073709551615']);
   assert.equal(JSON.parse(FORMATTERS.json.status([])), { resources: [] });
 });
 
