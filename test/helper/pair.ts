@@ -27,7 +27,7 @@ import {
 import { LIMITS } from '../../src/limits.ts';
 import { decodeBlock } from '../../src/metadata.ts';
 import type { MetadataFields } from '../../src/native.ts';
-import { until } from './deadline.ts';
+import { until, withDeadline } from './deadline.ts';
 import { type Answer, ask } from './http.ts';
 import { freePorts, inOrderOfLane } from './lane.ts';
 import { NbdClient } from './nbd.ts';
@@ -810,5 +810,26 @@ export async function withPair(
     throw error;
   } finally {
     await pair.close();
+  }
+}
+
+/** Of one test on two nodes. */
+export const LIMIT_MS = 120_000;
+
+/** A test on two nodes in sync, `a` primary. */
+export function story(body: (pair: Pair) => Promise<void>, options: PairOptions = {}) {
+  return withDeadline(LIMIT_MS, () => withPair(Pair.inSync(options), body));
+}
+
+/** A client of the export, as long as `body` runs. */
+export async function withClient<T>(
+  node: Node,
+  body: (client: NbdClient) => Promise<T>,
+): Promise<T> {
+  const client = await node.connect();
+  try {
+    return await body(client);
+  } finally {
+    client.destroy();
   }
 }

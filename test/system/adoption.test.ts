@@ -6,12 +6,13 @@ import * as assert from 'uvu/assert';
 import { until, withDeadline } from '../helper/deadline.ts';
 import type { NbdClient } from '../helper/nbd.ts';
 import {
+  LIMIT_MS,
   type Node,
   noPair,
   ORPHANS_END,
   Pair,
-  type PairOptions,
   runProgram,
+  story,
   withPair,
 } from '../helper/pair.ts';
 import { missing, unless } from '../helper/skip.ts';
@@ -21,14 +22,9 @@ const unable = noPair();
 const add = unless(adoption, unable);
 const addWithFio = unless(adoption, unable ?? missing('fio'));
 
-const LIMIT_MS = 120_000;
 const KIB = 1024;
 /** Of one request, on a machine that also starts a daemon meanwhile. */
 const PAUSE_MS_MAX = 1500;
-
-function story(body: (pair: Pair) => Promise<void>, options: PairOptions = {}) {
-  return withDeadline(LIMIT_MS, () => withPair(Pair.inSync(options), body));
-}
 
 async function written(client: NbdClient, at: number, text: string): Promise<void> {
   assert.is((await client.write(at, Buffer.alloc(4 * KIB, text))).error, 0);

@@ -14,14 +14,22 @@ import {
   VERSIONS,
   type Version,
 } from '../helper/original.ts';
-import { MODES, type Node, noPair, Pair, type PairOptions, withPair } from '../helper/pair.ts';
+import {
+  LIMIT_MS,
+  MODES,
+  type Node,
+  noPair,
+  Pair,
+  type PairOptions,
+  withClient,
+  withPair,
+} from '../helper/pair.ts';
 import { CODECS, type Codec, PLAIN } from '../helper/payload.ts';
 import { unless } from '../helper/skip.ts';
 
 const peers = suite('old peers');
 const add = unless(peers, noPair());
 
-const LIMIT_MS = 120_000;
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const EXTENT = 2 * MIB;
@@ -226,15 +234,6 @@ function asPrimary(
 async function reload(pair: Pair, changes: Partial<PairOptions>): Promise<void> {
   pair.writeConfig({ timeoutSeconds: 5, ...changes });
   await pair.a.reload();
-}
-
-async function withClient<T>(node: Node, body: (client: NbdClient) => Promise<T>): Promise<T> {
-  const client = await node.connect();
-  try {
-    return await body(client);
-  } finally {
-    client.destroy();
-  }
 }
 
 async function write(client: NbdClient, at: number, data: Buffer): Promise<void> {

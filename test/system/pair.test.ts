@@ -10,12 +10,15 @@ import { until, withDeadline } from '../helper/deadline.ts';
 import { FUA, NBD_ERROR, type NbdClient, type Reply } from '../helper/nbd.ts';
 import {
   isCompiled,
+  LIMIT_MS,
   type Node,
   noPair,
   ORPHANS_END,
   Pair,
   type PairOptions,
   runProgram,
+  story,
+  withClient,
   withPair,
 } from '../helper/pair.ts';
 import { missing, unless } from '../helper/skip.ts';
@@ -25,14 +28,8 @@ const unable = noPair();
 const add = unless(pairs, unable);
 const addWithFio = unless(pairs, unable ?? missing('fio'));
 
-const LIMIT_MS = 120_000;
 const KIB = 1024;
 const MIB = 1024 * KIB;
-
-/** A test on two nodes in sync, `a` primary. */
-function story(body: (pair: Pair) => Promise<void>, options: PairOptions = {}) {
-  return withDeadline(LIMIT_MS, () => withPair(Pair.inSync(options), body));
-}
 
 function say(text: string): void {
   process.stdout.write(`${text}\n`);
@@ -42,16 +39,6 @@ async function good(reply: Promise<Reply>): Promise<Buffer> {
   const { error, data } = await reply;
   assert.is(error, 0);
   return data;
-}
-
-/** Runs `body` with a client of the node's export. */
-async function withClient<T>(node: Node, body: (client: NbdClient) => Promise<T>): Promise<T> {
-  const client = await node.connect();
-  try {
-    return await body(client);
-  } finally {
-    client.destroy();
-  }
 }
 
 /** Writes blocks of 64 KiB at many places at once. @returns what was written where */

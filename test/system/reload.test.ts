@@ -4,20 +4,15 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as v from 'valibot';
 import { ReloadAnswerSchema } from '../../src/control/protocol.ts';
-import { until, withDeadline } from '../helper/deadline.ts';
+import { until } from '../helper/deadline.ts';
 import { ask } from '../helper/http.ts';
 import { freePorts } from '../helper/lane.ts';
-import { type Node, noPair, Pair, type PairOptions, withPair } from '../helper/pair.ts';
+import { type Node, noPair, story } from '../helper/pair.ts';
 import { unless } from '../helper/skip.ts';
 import { StampedWriter } from '../helper/writer.ts';
 
 const reloads = suite('reload');
 const add = unless(reloads, noPair());
-const LIMIT_MS = 120_000;
-
-function story(body: (pair: Pair) => Promise<void>, options: PairOptions = {}) {
-  return withDeadline(LIMIT_MS, () => withPair(Pair.inSync(options), body));
-}
 
 function change(node: Node, from: string | RegExp, to: string): void {
   const text = readFileSync(node.config, 'utf8');

@@ -15,39 +15,17 @@ import { nodeFlags } from '../../../src/resource/node-process.ts';
 import { ResourceSet } from '../../../src/resource/set.ts';
 import type { Supervisor, SupervisorDeps } from '../../../src/resource/supervisor.ts';
 import { WorkerFolder } from '../../../src/resource/worker-folder.ts';
-import {
-  encodeMessage,
-  programVersion,
-  titleOf,
-  type WorkerSpec,
-} from '../../../src/resource/worker-protocol.ts';
+import { encodeMessage, programVersion, titleOf } from '../../../src/resource/worker-protocol.ts';
 import { until, withDeadline } from '../../helper/deadline.ts';
 import { makeFakeHost, writeComponent } from '../../helper/fake-host.ts';
 import { resourceIn } from '../../helper/resource.ts';
 import { inTempdir } from '../../helper/tempdir.ts';
+import { SPEC } from '../../helper/worker-spec.ts';
 
 const adoption = suite('adoption');
 const { host } = native;
 const ENTRY = fileURLToPath(new URL('../../helper/fake-worker.ts', import.meta.url));
 const CLEAN = { exit: 0, signal: null, code: '', text: '', refused: false };
-
-const SPEC: WorkerSpec = {
-  resource: 'data',
-  provider: 'data',
-  role: 'primary',
-  force: false,
-  hello: null,
-  sharers: 1,
-  sectorBytes: 0,
-  replication: 'memsync',
-  checksum: 'none',
-  compression: 'hole',
-  timeoutSeconds: 20,
-  metaflush: true,
-  peers: [],
-  source: null,
-  secret: null,
-};
 
 interface Bench {
   readonly directory: string;

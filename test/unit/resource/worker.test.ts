@@ -9,27 +9,10 @@ import type {
   EngineStats,
 } from '../../../src/native.ts';
 import { WorkerBody } from '../../../src/resource/worker.ts';
-import type { WorkerMessage, WorkerSpec } from '../../../src/resource/worker-protocol.ts';
+import type { WorkerMessage } from '../../../src/resource/worker-protocol.ts';
+import { SPEC } from '../../helper/worker-spec.ts';
 
 const worker = suite('worker');
-
-const SPEC: WorkerSpec = {
-  resource: 'data',
-  provider: 'data',
-  role: 'primary',
-  force: false,
-  hello: null,
-  sharers: 1,
-  sectorBytes: 0,
-  replication: 'memsync',
-  checksum: 'none',
-  compression: 'hole',
-  timeoutSeconds: 20,
-  metaflush: true,
-  peers: [],
-  source: null,
-  secret: null,
-};
 
 function bench(start?: () => never) {
   const did: string[] = [];
