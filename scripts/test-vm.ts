@@ -50,6 +50,7 @@ function runMachine(): number {
   // Emulated processors that outnumber ours slow each other down.
   const cpus = process.env.HASTD_VM_CPUS ?? String(Math.max(1, availableParallelism() >> 1));
   const options = ['--seconds', String(seconds), '--cpus', cpus, '--verbose'];
+  for (const name of ['HASTD_VM_ONLY', 'HASTD_VM_ROUNDS']) options.push('--env', name);
   const inside = ['node', '--import', 'tsx', 'scripts/test-vm.ts', ...words];
   const { status } = spawnSync('test/vm/run.sh', [...options, '--', ...inside], {
     stdio: ['ignore', 'inherit', 'inherit'],

@@ -281,7 +281,7 @@ tidy('docs/scenarios.md names only tests that exist', () => {
 });
 
 tidy('docs/failover.md names only tests that exist', () => {
-  const tests = titlesUnder(/(\.test\.ts|_test\.cc)$/);
+  const tests = titlesUnder(/([.-]tests?\.ts|_test\.cc)$/);
   expectTitles('docs/failover.md', tests, (cell) => cell === 2);
 });
 

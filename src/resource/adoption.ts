@@ -53,6 +53,8 @@ export interface Adopted {
 export interface Lost {
   readonly name: string;
   readonly end: WorkerEnd;
+  /** A device that waits for another worker, so that nobody above it notices; null: none does. */
+  readonly bridge: BridgeNote | null;
 }
 
 export interface Found {
@@ -85,8 +87,14 @@ async function adoptOne(
     return await call.adopt(log);
   } catch (error) {
     settings.folder.forgetKey(key);
+    if (error instanceof NotAdopted && error.fate === 'replace' && name !== null) {
+      error.act(call);
+      log.info(withReason('The running worker is replaced under its device', error));
+      return { name, end: error.told, bridge: found.bridge };
+    }
     // The role is init: as in every other case, whoever has the device open hears of it now.
-    if (!(error instanceof NotAdopted) || error.isOver) await settings.leaveDevice(found.bridge);
+    const left = error instanceof NotAdopted && error.fate === 'leave';
+    if (!left) await settings.leaveDevice(found.bridge);
     if (!(error instanceof NotAdopted)) {
       log.info('The worker of the hastd before has ended; the role is init.');
       if (note?.role === 'primary') removeExport(note.resource);
@@ -94,23 +102,19 @@ async function adoptOne(
     }
     error.act(call);
     log.error(`${withReason('The running worker is not adopted', error)} The role is init.`);
-    return name === null ? null : { name, end: error.told };
+    return name === null ? null : { name, end: error.told, bridge: null };
   }
 }
 
-type Fate = 'stop' | 'kill' | 'leave';
+/** `replace`: a crash, after which another one serves the same device in the same role. */
+type Fate = 'stop' | 'kill' | 'replace' | 'leave';
 
 class NotAdopted extends Error {
-  readonly #fate: Fate;
+  readonly fate: Fate;
 
   constructor(message: string, fate: Fate) {
     super(message);
-    this.#fate = fate;
-  }
-
-  /** Nobody else has the worker. */
-  get isOver(): boolean {
-    return this.#fate !== 'leave';
+    this.fate = fate;
   }
 
   get told(): WorkerEnd {
@@ -119,8 +123,8 @@ class NotAdopted extends Error {
   }
 
   act(call: Call | undefined): void {
-    if (this.#fate === 'kill') call?.kill();
-    else if (this.#fate === 'stop') call?.stop();
+    if (this.fate === 'kill' || this.fate === 'replace') call?.kill();
+    else if (this.fate === 'stop') call?.stop();
     call?.end();
   }
 }
@@ -177,7 +181,8 @@ class Call {
     if (version === undefined) throw new NotAdopted('it says what is no message', 'kill');
     if (version !== folder.version || note === null) {
       const text = `it or its hastd was of another version than this one, ${folder.version}`;
-      throw new NotAdopted(text, 'stop');
+      // Told to stop, it would answer what comes meanwhile with errors.
+      throw new NotAdopted(text, this.#found.bridge === null ? 'stop' : 'replace');
     }
     this.#channel.send({ kind: 'adopt' });
     const message = parseWorkerMessage(await this.#line(end));

@@ -4,6 +4,7 @@ import type { Resource } from '../config/config.ts';
 import type { Change } from '../control/protocol.ts';
 import { asHastError, type HastError } from '../error.ts';
 import type { Found } from './adoption.ts';
+import { closeLeftOver } from './kernel-device.ts';
 import { type Reloading, Supervisor, type SupervisorDeps } from './supervisor.ts';
 
 /** What a reload did with a resource; those that stayed as they were are not told of. */
@@ -48,7 +49,11 @@ export class ResourceSet {
   adopt({ adopted, lost }: Found): void {
     const all = new Map(this.#all);
     for (const one of adopted) all.set(one.resource.name, Supervisor.adopting(one, this.#deps));
-    for (const { name, end } of lost) all.get(name)?.lost(end);
+    for (const { name, end, bridge } of lost) {
+      const supervisor = all.get(name);
+      supervisor?.lost(end, bridge);
+      if (supervisor === undefined) void closeLeftOver(this.#deps.bridges, bridge);
+    }
     this.#all = all;
   }
 

@@ -18,7 +18,7 @@ import type {
   PeerHello,
 } from '../native.ts';
 import type { Adopted } from './adoption.ts';
-import type { BridgeMaker } from './bridge.ts';
+import type { BridgeMaker, BridgeNote } from './bridge.ts';
 import { checkComponent, checkMetadata, type DeviceClaims, openLocked } from './component.ts';
 import { diskFacts } from './disk-facts.ts';
 import { listenForExport, removeExport } from './export-socket.ts';
@@ -182,10 +182,18 @@ export class Supervisor {
     this.#watchSecret();
   }
 
-  /** Its worker could not be adopted: what `status` says of it. */
-  lost(end: WorkerEnd): void {
+  /**
+   * Its worker could not be adopted: what `status` says of it. A primary whose device waits goes on
+   * as after a crash.
+   */
+  lost(end: WorkerEnd, bridge: BridgeNote | null): void {
     this.#lastError = end;
+    this.#device.adopt(bridge);
+    if (this.#device.note !== null) {
+      this.#state = { phase: 'backoff', from: 'init', force: false, crashes: 1 };
+    }
     this.#history.ended(this.role, end);
+    this.#dispatch({ type: 'timer', now: performance.now() });
   }
 
   /** As it is configured now. */
@@ -302,19 +310,18 @@ export class Supervisor {
   async #refuseInUse(ifUnused: boolean, force: boolean): Promise<void> {
     if (!ifUnused && (this.resource.demotion !== 'refuse' || force)) return;
     const stats = await this.#stats();
-    if (stats === null && this.#worker === undefined) return;
+    const users = [...this.#device.users(), ...(stats?.clients ?? [])];
+    // Between two workers there is no client, but the device may be open.
+    const silent = stats === null && this.#worker !== undefined;
+    if (users.length === 0 && !silent) return;
+    const message =
+      users.length > 0
+        ? `the provider is in use by ${users.join(', ')}`
+        : 'the worker does not say whether the provider is open';
     const hint = ifUnused
       ? 'close the device first, or leave out --if-unused'
       : 'close the device first, or use -f';
-    if (stats === null) {
-      const message = `the worker does not say whether the provider is open`;
-      throw new HastError('ROLE_REFUSED', { message, hint });
-    }
-    const users = [...this.#device.users(), ...stats.clients];
-    if (users.length > 0) {
-      const message = `the provider is in use by ${users.join(', ')}`;
-      throw new HastError('ROLE_REFUSED', { message, hint });
-    }
+    throw new HastError('ROLE_REFUSED', { message, hint });
   }
 
   async #startNotices(): Promise<string[]> {

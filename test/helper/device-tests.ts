@@ -1,12 +1,19 @@
 /** What every kind of kernel device must do, on a real kernel; each kind has a file in test/vm. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, openSync, readFileSync, realpathSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  writeFileSync,
+} from 'node:fs';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import type { Test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { BridgeKind } from '../../src/resource/bridge.ts';
 import { until, withDeadline } from './deadline.ts';
-import { type Node, Pair } from './pair.ts';
+import { type Node, Pair, withPair } from './pair.ts';
 import { unless } from './skip.ts';
 import { figure, fioVerify, isBlockDevice, isMounted, mounted, must, noVm } from './vm.ts';
 
@@ -14,6 +21,8 @@ const LIMIT_MS = 300_000;
 const MIB = 1 << 20;
 /** Of everything that must not hang, in emulation. */
 const SOON_MS = 30_000;
+/** Only tests with this in their names: a machine in emulation takes minutes for all. */
+const ONLY = process.env.HASTD_VM_ONLY ?? '';
 const ROUNDS = Number(process.env.HASTD_VM_ROUNDS ?? 2);
 
 /** One pair for all tests of a file, since processes start slowly in emulation. */
@@ -96,13 +105,50 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - start;
 }
 
+/** Where there is no udev. */
+const LVM_CONF = `devices { obtain_device_list_from_udev = 0 use_devicesfile = 0 dir = "/dev" }
+activation { udev_sync = 0 udev_rules = 0 monitoring = 0 }
+`;
+
+async function withLvm(directory: string, body: () => Promise<void>): Promise<void> {
+  await mkdir(`${directory}/lvm`);
+  await writeFile(`${directory}/lvm/lvm.conf`, LVM_CONF);
+  process.env.LVM_SYSTEM_DIR = `${directory}/lvm`;
+  process.env.DM_DISABLE_UDEV = '1';
+  try {
+    await body();
+  } finally {
+    delete process.env.LVM_SYSTEM_DIR;
+    await rm(`${directory}/lvm`, { recursive: true });
+  }
+}
+
+/** Until a worker waits for the next role, which then takes as long as it usually does. */
+function spareOf(node: Node): Promise<void> {
+  const children = `/proc/${node.pid}/task/${node.pid}/children`;
+  return until('a worker that waits', SOON_MS, () =>
+    readFileSync(children, 'latin1')
+      .split(' ')
+      .some((pid) => pid !== '' && titleOf(pid).startsWith('hastd: (spare)')),
+  );
+}
+
+function titleOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
 export function addDeviceTests(test: Test, kind: BridgeKind): void {
   let scene: Scene | undefined;
-  const inVm = noVm();
+  const skipped = (name: string): string | undefined =>
+    noVm() ?? (name.includes(ONLY) ? undefined : 'not in HASTD_VM_ONLY');
 
   /** With the pair in sync, whatever the test before has left. */
   const add = (name: string, body: (scene: Scene) => Promise<void>): void =>
-    unless(test, inVm)(
+    unless(test, skipped(name))(
       name,
       withDeadline(LIMIT_MS, async () => {
         scene ??= new Scene(
@@ -112,6 +158,8 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
             mode: 'fullsync',
             timeoutSeconds: 5,
             create: ['--contents-equal'],
+            // A daemon starts slowly in emulation, and its workers are to wait for it.
+            env: { HASTD_ORPHAN: '120' },
           }),
         );
         try {
@@ -135,6 +183,7 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
     const { pair, primary, secondary } = scene;
     await primary.take('secondary');
     assert.not(existsSync(primary.device));
+    await spareOf(primary);
     figure(
       'role primary, peer reachable, to a usable device',
       await timed(() => primary.take('primary')),
@@ -145,6 +194,26 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
     assert.match(await primary.must('list', pair.resource), `device: ${primary.device}`);
     await primary.inSync();
   });
+
+  const token = '10 MB are enough to tell who is the primary: [ -b /dev/hast/NAME ]';
+  unless(test, skipped(token))(
+    token,
+    withDeadline(LIMIT_MS, () =>
+      withPair(Pair.inSync({ device: kind, diskBytes: 10 * MIB }), async ({ a, b }) => {
+        const who = (): string => [a, b].map(({ device }) => isBlockDevice(device)).join(' ');
+        assert.is(who(), 'true false');
+        await a.take('secondary');
+        assert.is(who(), 'false false');
+        await b.take('primary');
+        assert.is(who(), 'false true');
+        await b.crash();
+        await a.promote();
+        assert.is(isBlockDevice(a.device), true);
+        await b.start();
+        assert.is(who(), 'true false');
+      }),
+    ),
+  );
 
   add(
     'a file system: mkfs, mount, fsync, fio with verify, fstrim; then on the other node',
@@ -196,6 +265,29 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
     await scene.primary.inSync();
   });
 
+  add('another version of hastd replaces the worker, and no request fails', async (scene) => {
+    const { primary } = scene;
+    const { pid, writes } = await primary.stats();
+    const load = fioVerify(primary.device, '--size=16M', '--rate_iops=400,400,400');
+    await until('load', SOON_MS, async () => (await primary.stats()).writes > writes + 200);
+    await primary.killDaemon();
+    const file = new URL('../../package.json', import.meta.url);
+    const before = readFileSync(file, 'utf8');
+    writeFileSync(file, before.replace(/"version": "[^"]+"/, '"version": "999.0.0"'));
+    try {
+      await primary.start();
+      figure('longest request across another version of hastd', (await load).longestMs);
+      assert.is.not((await primary.stats()).pid, pid);
+      assert.is((await primary.status()).device, primary.device);
+      await primary.inSync();
+    } finally {
+      writeFileSync(file, before);
+    }
+    await primary.killDaemon();
+    await primary.start(); // as of the former version again
+    await primary.inSync();
+  });
+
   add('in use, it is not taken away by --if-unused, and its users are named', async (scene) => {
     const { primary, pair } = scene;
     const refusal = async (): Promise<string> => {
@@ -225,25 +317,22 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
     await primary.inSync();
   });
 
-  add(
-    'the role first and umount afterwards: nothing hangs, what was answered is there',
-    async (scene) => {
-      const { primary: old } = scene;
+  for (let round = 1; round <= ROUNDS; round += 1) {
+    add(`the role first, umount afterwards: nothing hangs or is lost (${round})`, async (scene) => {
+      const { primary: old, mount } = scene;
       await scene.format();
-      await mkdir(scene.mount);
-      await must('mount', old.device, scene.mount);
-      const writer = new FileWriter(scene.mount);
-      await until('files', SOON_MS, () => writer.written.length > 20);
-      await writeFile(`${scene.mount}/never-flushed`, 'x'.repeat(MIB));
-      figure(
-        'role secondary under a mounted file system',
-        await timed(() => old.take('secondary')),
-      );
+      await mkdir(mount);
+      await must('mount', old.device, mount);
+      const writer = new FileWriter(mount);
+      await until('files', SOON_MS, () => writer.written.length > 20 * round);
+      await writeFile(`${mount}/never-flushed`, 'x'.repeat(MIB));
+      figure('role secondary under a file system', await timed(() => old.take('secondary')));
       assert.not(existsSync(old.device));
       await until('the writer hears of it', SOON_MS, () => writer.ended);
-      const ms = await timed(() => must('umount', scene.mount));
+      const ms = await timed(() => must('umount', mount));
       figure('umount after the role', ms);
       assert.ok(ms < SOON_MS);
+      await must('rmdir', mount);
       await scene.secondary.take('primary');
       scene.primary = scene.secondary;
       await mounted(scene.primary.device, scene.mount, () =>
@@ -251,8 +340,36 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
       );
       await must('e2fsck', '-fn', scene.primary.device);
       await scene.primary.inSync();
-    },
-  );
+    });
+  }
+
+  add('LVM on top: the role first, and the volume is there on the other node', async (scene) => {
+    const { primary: old, mount, pair } = scene;
+    await withLvm(pair.directory, async () => {
+      await must('pvcreate', '-qq', '-ff', '-y', realpathSync(old.device));
+      await must('vgcreate', '-qq', 'group', realpathSync(old.device));
+      await must('lvcreate', '-qq', '-y', '-Zn', '-Wn', '-l', '100%FREE', '-n', 'one', 'group');
+      await must('mkfs.ext4', '-q', '-F', '/dev/mapper/group-one');
+      await mkdir(mount);
+      await must('mount', '/dev/mapper/group-one', mount);
+      const writer = new FileWriter(mount);
+      await until('files', SOON_MS, () => writer.written.length > 10);
+      await old.take('secondary');
+      await until('the writer hears of it', SOON_MS, () => writer.ended);
+      await must('umount', mount);
+      await must('rmdir', mount);
+      await must('dmsetup', 'remove', 'group-one'); // vgchange would read the device first
+
+      await scene.secondary.take('primary');
+      scene.primary = scene.secondary;
+      await must('vgchange', '-qq', '-ay', 'group');
+      await mounted('/dev/mapper/group-one', scene.mount, () =>
+        expectFiles(scene.mount, writer.written),
+      );
+      await must('vgremove', '-qq', '-f', 'group');
+    });
+    await scene.primary.inSync();
+  });
 
   for (let round = 1; round <= ROUNDS; round += 1) {
     add(`SIGKILL of a whole node: the other one has every file (${round})`, async (scene) => {
