@@ -244,8 +244,8 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
     );
     const { pid } = await scene.primary.killWorker();
     figure('longest request across a SIGKILL of the worker', (await load).longestMs);
-    assert.is.not((await scene.primary.stats()).pid, pid);
     await scene.primary.inSync();
+    assert.is.not((await scene.primary.stats()).pid, pid);
   });
 
   add('a supervisor that is killed and started again is not noticed', async (scene) => {
@@ -277,9 +277,9 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
     try {
       await primary.start();
       figure('longest request across another version of hastd', (await load).longestMs);
+      await primary.inSync();
       assert.is.not((await primary.stats()).pid, pid);
       assert.is((await primary.status()).device, primary.device);
-      await primary.inSync();
     } finally {
       writeFileSync(file, before);
     }
