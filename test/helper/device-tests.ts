@@ -15,7 +15,16 @@ import type { BridgeKind } from '../../src/resource/bridge.ts';
 import { until, withDeadline } from './deadline.ts';
 import { type Node, Pair, withPair } from './pair.ts';
 import { unless } from './skip.ts';
-import { figure, fioVerify, isBlockDevice, isMounted, mounted, must, noVm } from './vm.ts';
+import {
+  type FioResult,
+  figure,
+  fioVerify,
+  isBlockDevice,
+  isMounted,
+  mounted,
+  must,
+  noVm,
+} from './vm.ts';
 
 const LIMIT_MS = 300_000;
 const MIB = 1 << 20;
@@ -23,6 +32,7 @@ const MIB = 1 << 20;
 const SOON_MS = 30_000;
 /** Only tests with this in their names: a machine in emulation takes minutes for all. */
 const ONLY = process.env.HASTD_VM_ONLY ?? '';
+const WRITES_PER_SECOND = 50;
 const ROUNDS = Number(process.env.HASTD_VM_ROUNDS ?? 2);
 
 /** One pair for all tests of a file, since processes start slowly in emulation. */
@@ -85,6 +95,33 @@ class FileWriter {
   async stop(): Promise<void> {
     this.#child.kill('SIGKILL');
     await until('the end of the writer', SOON_MS, () => this.ended);
+  }
+}
+
+/** Requests from now on for longer than `seconds`; begun when this resolves. */
+class Load {
+  readonly end: Promise<FioResult>;
+  over = false;
+
+  private constructor(device: string, seconds: number) {
+    const size = 4096 * WRITES_PER_SECOND * seconds;
+    const pace = `--rate_iops=1000,${WRITES_PER_SECOND}`;
+    this.end = fioVerify(device, `--size=${size}`, pace).finally(() => {
+      this.over = true;
+    });
+    this.end.catch(() => {}); // told when it is waited for
+  }
+
+  static async on(node: Node, seconds: number): Promise<Load> {
+    const { writes } = await node.stats();
+    const load = new Load(node.device, seconds);
+    await until('load', SOON_MS, async () => (await node.stats()).writes > writes + 50);
+    return load;
+  }
+
+  /** What was done was done to running requests. */
+  mustRun(): void {
+    assert.not(this.over, 'the load has ended too early');
   }
 }
 
@@ -235,49 +272,45 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
   );
 
   add('a killed worker is a pause, and no request fails', async (scene) => {
-    const before = await scene.primary.stats();
-    const load = fioVerify(scene.primary.device, '--size=16M', '--rate_iops=400,400,400');
-    await until(
-      'load',
-      SOON_MS,
-      async () => (await scene.primary.stats()).writes > before.writes + 200,
-    );
+    const load = await Load.on(scene.primary, 20);
     const { pid } = await scene.primary.killWorker();
-    figure('longest request across a SIGKILL of the worker', (await load).longestMs);
+    load.mustRun();
+    figure('longest request across a SIGKILL of the worker', (await load.end).longestMs);
     await scene.primary.inSync();
     assert.is.not((await scene.primary.stats()).pid, pid);
   });
 
   add('a supervisor that is killed and started again is not noticed', async (scene) => {
-    const { pid, writes } = await scene.primary.stats();
-    const load = fioVerify(scene.primary.device, '--size=16M', '--rate_iops=400,400,400');
-    await until('load', SOON_MS, async () => (await scene.primary.stats()).writes > writes + 200);
+    const { pid } = await scene.primary.stats();
+    const load = await Load.on(scene.primary, 60);
     await scene.primary.killDaemon();
     await scene.primary.start();
-    figure('longest request across a restart of the supervisor', (await load).longestMs);
+    load.mustRun();
+    figure('longest request across a restart of the supervisor', (await load.end).longestMs);
     assert.is((await scene.primary.stats()).pid, pid);
     assert.is((await scene.primary.status()).device, scene.primary.device);
     assert.ok(isBlockDevice(scene.primary.device));
     // What the next worker needs was found again, too.
-    const more = fioVerify(scene.primary.device, '--size=4M', '--rate_iops=400,400,400');
+    const more = await Load.on(scene.primary, 10);
     await scene.primary.killWorker();
-    await more;
+    await more.end;
     await scene.primary.inSync();
   });
 
   add('another version of hastd replaces the worker, and no request fails', async (scene) => {
     const { primary } = scene;
-    const { pid, writes } = await primary.stats();
-    const load = fioVerify(primary.device, '--size=16M', '--rate_iops=400,400,400');
-    await until('load', SOON_MS, async () => (await primary.stats()).writes > writes + 200);
+    const { pid } = await primary.stats();
+    const load = await Load.on(primary, 60);
     await primary.killDaemon();
     const file = new URL('../../package.json', import.meta.url);
     const before = readFileSync(file, 'utf8');
     writeFileSync(file, before.replace(/"version": "[^"]+"/, '"version": "999.0.0"'));
     try {
       await primary.start();
-      figure('longest request across another version of hastd', (await load).longestMs);
+      load.mustRun();
       await primary.inSync();
+      load.mustRun();
+      figure('longest request across another version of hastd', (await load.end).longestMs);
       assert.is.not((await primary.stats()).pid, pid);
       assert.is((await primary.status()).device, primary.device);
     } finally {
