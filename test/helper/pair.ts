@@ -36,6 +36,8 @@ import { makeTempdir } from './tempdir.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const MIB = 1 << 20;
+/** Longer where a processor is emulated and the files are read for the first time. */
+const START_MS = process.env.VM === '1' ? 120_000 : 30_000;
 /** Between two looks at a status. */
 const PAUSE_MS = 25;
 
@@ -323,7 +325,7 @@ export class Node {
     }
     this.#child = child;
     this.#daemon = new Process(child.pid ?? 0);
-    await until(`hastd ${this.name} started`, 30_000, () => {
+    await until(`hastd ${this.name} started`, START_MS, () => {
       const said = this.output.slice(from);
       if (child.exitCode !== null) throw new Error(`hastd ${this.name} ended:\n${said}`);
       return said.includes('Listening on address');
