@@ -639,6 +639,24 @@ export const MUTANTS: readonly Mutant[] = [
     replace: 'const int stored = 0;',
   },
   {
+    guard: 'behind-gives-nothing-back',
+    file: 'engine/primary.cc',
+    find: 'const bool behind = metadata_.extra().peer_behind;',
+    replace: 'const bool behind = false;',
+  },
+  {
+    guard: 'pass-to-an-original-is-noted',
+    file: 'engine/primary.cc',
+    find: 'if (original && map_->sync_count() > 0 && !metadata_.extra().peer_behind) {',
+    replace: 'if (false) {',
+  },
+  {
+    guard: 'beside-one-behind-it-is-stored',
+    file: 'engine/primary_io.cc',
+    find: 'const bool through = slot.fua || metadata_.extra().peer_behind;',
+    replace: 'const bool through = slot.fua;',
+  },
+  {
     guard: 'failed-flush-before-a-restart',
     file: 'engine/primary.cc',
     find: 'if (!flush_failed_) mark_all();',

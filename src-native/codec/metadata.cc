@@ -98,6 +98,7 @@ constexpr uint32_t kFlagPeerStale = 8;
 constexpr uint32_t kFlagAhead = 16;
 constexpr uint32_t kFlagDiscarded = 32;
 constexpr uint32_t kFlagFlushFailed = 64;
+constexpr uint32_t kFlagPeerBehind = 128;
 
 struct Record {
   uint64_t sequence = 0;
@@ -119,6 +120,7 @@ void encode_record(const Record& record, Bytes out) {
   if (record.extra.ahead) flags |= kFlagAhead;
   if (record.extra.discarded) flags |= kFlagDiscarded;
   if (record.extra.flush_failed) flags |= kFlagFlushFailed;
+  if (record.extra.peer_behind) flags |= kFlagPeerBehind;
   store_le(out.data() + kFlagsAt, flags);
   store_le(out.data() + kSequenceAt, record.sequence);
   store_le(out.data() + kGenerationAt, record.extra.generation);
@@ -157,6 +159,7 @@ std::optional<Record> decode_record(ConstBytes in) {
   record.extra.ahead = (flags & kFlagAhead) != 0;
   record.extra.discarded = (flags & kFlagDiscarded) != 0;
   record.extra.flush_failed = (flags & kFlagFlushFailed) != 0;
+  record.extra.peer_behind = (flags & kFlagPeerBehind) != 0;
   record.extra.generation = load_le<uint64_t>(in.data() + kGenerationAt);
   record.extra.boot = load_le<uint64_t>(in.data() + kBootAt);
   for (size_t i = 0; i < record.extra.history.size(); i++) {

@@ -406,7 +406,8 @@ Task<int> Primary::adopt(Attempt& attempt) {
   peer_ = word_of(attempt);
   metadata_.log_counters(host_, attempt.peer_localcnt, attempt.peer_remotecnt);
   const bool fell = metadata_.extra().lost_cache(config_.bootid) && !config_.force;
-  if (fell && has_what_we_lost(attempt, metadata_.metadata(), map_->extent_count())) {
+  const bool behind = metadata_.extra().peer_behind;  // guard:behind-gives-nothing-back
+  if (fell && !behind && has_what_we_lost(attempt, metadata_.metadata(), map_->extent_count())) {
     attempt.source = SyncSource::kSecondary;  // guard:power-cut-beside-an-original
     host_.log(LogLevel::kInfo,
               "This machine went down: what it had not flushed is copied from the peer.");
@@ -512,6 +513,13 @@ Task<int> Primary::store_agreement(const Attempt& attempt) {
     if (rc != 0) co_return rc;
   }
   HAST_ASSERT(!local_detached_);  // only beside a peer that is in use
+  // After a power cut here nothing else tells what it lacks from what it has and we have lost.
+  if (original && map_->sync_count() > 0 && !metadata_.extra().peer_behind) {
+    // guard:pass-to-an-original-is-noted
+    const int rc = co_await update_metadata(
+        [](Metadata&, Extra& extra, Primary&) { extra.peer_behind = true; });
+    if (rc != 0) co_return rc;
+  }
   co_return 0;
 }
 

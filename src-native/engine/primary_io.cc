@@ -352,7 +352,9 @@ void Primary::submit_local(Slot& slot) {
   slot.disk.run = &Primary::local_done;
   const uint64_t at = data_offset_ + slot.offset;
   if (slot.op == RequestOp::kWrite) {
-    disk_.submit_write(slot.disk, at, ConstBytes(slot.buffer, slot.length), slot.fua);
+    // guard:beside-one-behind-it-is-stored: nothing is taken back from there after a power cut.
+    const bool through = slot.fua || metadata_.extra().peer_behind;
+    disk_.submit_write(slot.disk, at, ConstBytes(slot.buffer, slot.length), through);
   } else {
     disk_.submit_discard(slot.disk, at, slot.length);
   }

@@ -258,7 +258,7 @@ Task<bool> Synchroniser::finish_pass() {
     metadata.localcnt = self.peer_.remotecnt;
     metadata.remotecnt = self.peer_.localcnt;
     extra.sync_target = extra.discarded = false;
-    extra.local_stale = extra.peer_stale = false;
+    extra.local_stale = extra.peer_stale = extra.peer_behind = false;
     extra.boot = self.config_.bootid;
     if (self.link_->settings().extended) self.offer_generation(extra);
   });

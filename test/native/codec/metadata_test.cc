@@ -290,7 +290,7 @@ TEST(metadata, "every fact comes back as it was written") {
   Extra extra;
   extra.set({11, 12, 13});
   extra.sync_target = extra.local_stale = extra.peer_stale = extra.ahead = extra.discarded = true;
-  extra.flush_failed = true;
+  extra.flush_failed = extra.peer_behind = true;
   extra.boot = 14;
   for (const uint32_t sector : kSectors) {
     const BlockPlan plan = MetadataBlock::create(sample()).plan_update(sample(), extra, sector);

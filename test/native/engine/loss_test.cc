@@ -782,6 +782,38 @@ TEST(loss, "nor does it after a second power cut, in the pass to it (F)") {
   }
 }
 
+TEST(loss, "what an original has not been given yet is not taken back after a power cut (F)") {
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    PairOptions options = beside_an_original(seed % 2 == 0);
+    options.replication = Replication::kAsync;
+    Pair pair(options);
+    pair.connect();
+    CHECK(pair.settle(pair.a()));
+    // Answered, and on its way when the process dies.
+    pair.silence_one_way(0);
+    CHECK_EQ(pair.write(pair.a(), kLate, pattern(seed, 8192)), 0);
+    pair.a().crash();
+    pair.cut(true);
+    pair.mend();
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    // The pass gives it nothing, yet.
+    pair.a().life()->disk->add_fault(data_fault(FaultComponent::kRead));
+    CHECK(until_connected(pair, pair.a()));
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    CHECK_EQ(pair.write(pair.a(), 0, pattern(seed + 1, 8192)), 0);
+    pair.a().power_cut(seed);
+    pair.loop.advance(kSecond);
+    CHECK(!has(pair.b(), kLate, pattern(seed, 8192)));
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    CHECK(read_back(pair, pair.a(), kLate, 8192) == pattern(seed, 8192));
+    CHECK(read_back(pair, pair.a(), 0, 8192) == pattern(seed + 1, 8192));
+    CHECK(pair.settle(pair.a()));
+    CHECK(pair.equal());
+  }
+}
+
 TEST(loss, "a secondary that lost power is not promoted unasked while its peer is away (rule 16)") {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     Pair pair;
