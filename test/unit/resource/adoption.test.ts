@@ -9,7 +9,8 @@ import * as assert from 'uvu/assert';
 import type { HastError } from '../../../src/error.ts';
 import { Logger } from '../../../src/log.ts';
 import { native } from '../../../src/native.ts';
-import { adoptWorkers } from '../../../src/resource/adoption.ts';
+import { adoptWorkers, type Found } from '../../../src/resource/adoption.ts';
+import type { BridgeNote } from '../../../src/resource/bridge.ts';
 import { DeviceClaims } from '../../../src/resource/component.ts';
 import { nodeFlags } from '../../../src/resource/node-process.ts';
 import { ResourceSet } from '../../../src/resource/set.ts';
@@ -36,6 +37,9 @@ interface Bench {
   orphan(words: string): Promise<ChildProcess>;
   /** What a new supervisor has of it. */
   adopt(ms?: number): Promise<Supervisor>;
+  /** Devices that were ended. */
+  readonly left: readonly (string | undefined)[];
+  readonly find: (ms?: number) => Promise<Found>;
 }
 
 function bench(
@@ -69,6 +73,10 @@ function bench(
         knock: () => {},
         emit: () => {},
       };
+      const left: (string | undefined)[] = [];
+      const leaveDevice = async (note: BridgeNote | null) => void left.push(note?.device);
+      const find = (ms = 5000) =>
+        adoptWorkers({ host, folder, log, once: () => {}, leaveDevice, ms });
       try {
         await body({
           directory,
@@ -107,16 +115,10 @@ function bench(
             first.destroy();
             return child;
           },
+          left,
+          find,
           adopt: async (ms = 5000) => {
-            const leaveDevice = async () => {};
-            const found = await adoptWorkers({
-              host,
-              folder,
-              log,
-              once: () => {},
-              leaveDevice,
-              ms,
-            });
+            const found = await find(ms);
             const set = new ResourceSet([resource], deps);
             sets.push(set);
             set.adopt(found);
@@ -209,6 +211,49 @@ adoption(
     await ended(second);
     assert.is(second.exitCode, CLEAN.exit);
     assert.equal(readdirSync(`${directory}/workers`), []);
+  }),
+);
+
+const DEVICE = { kind: 'nbd', device: '/dev/nbd9', owner: 'hastd data on a', link: '/x' } as const;
+
+/** As if the worker had a device. */
+function withDevice(folder: WorkerFolder): void {
+  const note = folder.notes()[0]?.note;
+  if (note === undefined || note === null) throw new Error('no note');
+  folder.write({ ...note, bridge: DEVICE });
+}
+
+adoption(
+  'the device of a worker that has ended, or does not answer, is ended',
+  bench(async ({ orphan, find, folder, left }) => {
+    for (const words of ['', 'babble']) {
+      const child = await orphan(words);
+      withDevice(folder);
+      if (words === '') {
+        child.kill('SIGKILL');
+        await ended(child);
+      }
+      const { lost } = await find();
+      assert.equal(
+        lost.map(({ bridge }) => bridge),
+        words === '' ? [] : [null],
+      );
+    }
+    assert.equal(left, [DEVICE.device, DEVICE.device]);
+  }),
+);
+
+adoption(
+  'a worker of another version that has a device is killed, and its device waits for the next',
+  bench(async ({ orphan, find, folder, left, lines }) => {
+    const child = await orphan('version=0');
+    withDevice(folder);
+    const { lost } = await find();
+    assert.equal(lost[0]?.bridge, DEVICE);
+    await ended(child);
+    assert.is(child.signalCode, 'SIGKILL');
+    assert.equal(left, []);
+    assert.ok(lines.some((line) => line.includes('replaced under its device')));
   }),
 );
 
