@@ -32,9 +32,13 @@
       "src-native/gate/nbd_format.cc",
       "src-native/gate/nbd_gate.cc",
       "src-native/gate/nbd_negotiation.cc",
+      "src-native/gate/ublk_channel.cc",
+      "src-native/gate/ublk_gate.cc",
       "src-native/kernel/nbd_device.cc",
       "src-native/kernel/netlink.cc",
+      "src-native/kernel/ublk_device.cc",
       "src-native/ring/buffers.cc",
+      "src-native/ring/driver_call.cc",
       "src-native/ring/loop.cc",
       "src-native/ring/mailbox.cc",
       "src-native/ring/pipe_stream.cc",
@@ -54,7 +58,8 @@
       "src-native/binding/engine_binding.cc",
       "src-native/binding/host_binding.cc",
       "src-native/binding/kernel_binding.cc",
-      "src-native/binding/sandbox.cc"
+      "src-native/binding/sandbox.cc",
+      "src-native/binding/ublk_binding.cc"
     ],
     "hast_defines": [
       "_GNU_SOURCE",

@@ -19,6 +19,7 @@ import { reloadAnswer, tellReload } from './reload.ts';
 import { adoptWorkers } from './resource/adoption.ts';
 import type { BridgeMaker, BridgeNote } from './resource/bridge.ts';
 import { nbdMaker } from './resource/bridges/nbd.ts';
+import { ublkMaker } from './resource/bridges/ublk.ts';
 import { DeviceClaims } from './resource/component.ts';
 import { hookStarter } from './resource/hooks.ts';
 import { closeLeftOver } from './resource/kernel-device.ts';
@@ -97,7 +98,7 @@ export class Daemon {
     this.#user = user;
     this.#log = log;
     this.#host = native.host;
-    this.#bridges = [nbdMaker({ ...native.host, ...native.kernel })];
+    this.#bridges = [ublkMaker(native.kernel), nbdMaker({ ...native.host, ...native.kernel })];
     this.#resolver = new Resolver(systemLookup, (host, error) =>
       log.warning(withReason(`Cannot resolve ${host}`, error)),
     );

@@ -96,6 +96,34 @@ export interface KernelFunctions {
    */
   nbdReconnect(index: number, backend: string, socket: number): void;
   nbdDisconnect(index: number): void;
+  /**
+   * What follows waits in the kernel, on a thread of its own, for at most `limitMs`: then it is
+   * ETIMEDOUT. ENODEV: there is no such device.
+   * @throws HastError ENOTSUP: the ublk driver has not all that is needed
+   */
+  ublkProbe(): Promise<void>;
+  /** Makes /dev/ublkcN of a free number N. `owner` is what `ublkInfo` gives back. */
+  ublkAdd(device: {
+    readonly sizeBytes: bigint;
+    readonly blockBytes: number;
+    readonly owner: bigint;
+  }): Promise<number>;
+  /** Makes /dev/ublkbN as soon as process `pid` takes requests. */
+  ublkStart(index: number, pid: number, limitMs: number): Promise<void>;
+  /** Another process may open /dev/ublkcN; EBUSY: the last one is not gone yet. */
+  ublkStartRecovery(index: number): Promise<void>;
+  /** What waits goes to `pid` as soon as it takes requests. */
+  ublkEndRecovery(index: number, pid: number, limitMs: number): Promise<void>;
+  /** /dev/ublkbN goes; for whoever has it open, all requests fail. */
+  ublkStop(index: number, limitMs: number): Promise<void>;
+  /** Waits for the last user to close it; what comes too late for that happens without us. */
+  ublkRemove(index: number, limitMs: number): Promise<void>;
+  /** Answered at once. `started`: there is a /dev/ublkbN; `served`: by somebody who is alive. */
+  ublkInfo(index: number): {
+    readonly started: boolean;
+    readonly served: boolean;
+    readonly owner: bigint;
+  };
   /** Two ends of a stream, close-on-exec. */
   streamPair(): readonly [number, number];
   /** Whether the other end of a stream is closed. */
@@ -219,7 +247,7 @@ export interface EngineSpec extends EngineTuning {
   readonly diskFd: number;
   /** Listening socket of the NBD export (primary), or -1. */
   readonly exportFd: number;
-  /** Connections of the kernel's NBD client (primary). */
+  /** Connections of the kernel's NBD client, or a node of its ublk driver (primary). */
   readonly kernelFds: readonly number[];
   /** Connections 1 and 2 as the peer opened them (secondary), or -1. */
   readonly requestsFd: number;
@@ -356,12 +384,17 @@ export function fdOf(socket: Socket): number | undefined {
   return fd === undefined || fd < 0 ? undefined : fd;
 }
 
+function rethrow(error: unknown): never {
+  throw asHastError(error);
+}
+
 function guarded<T extends object>(group: T | undefined): T {
   const result: Record<string, unknown> = {};
   for (const [name, call] of Object.entries((group ?? {}) as unknown as Group)) {
     result[name] = (...args: never[]) => {
       try {
-        return call(...args);
+        const value = call(...args);
+        return value instanceof Promise ? value.catch(rethrow) : value;
       } catch (error) {
         throw asHastError(error);
       }

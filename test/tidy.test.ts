@@ -19,7 +19,7 @@ const CXX_MAY_INCLUDE: Readonly<Record<string, readonly string[]>> = {
   disk: ['base', 'ring'],
   wire: ['base', 'codec', 'ring'],
   gate: ['base', 'ring'],
-  kernel: ['base'],
+  kernel: ['base', 'ring'],
   engine: ['base', 'codec', 'ring', 'disk', 'wire', 'gate'],
   binding: ['base', 'codec', 'engine', 'kernel'],
 };

@@ -14,6 +14,8 @@ inline constexpr uint32_t kRequestsMax = 256;
 inline constexpr uint32_t kRequestsReservedForSync = 32;
 /// No client of the provider holds more than this many slots.
 inline constexpr uint32_t kRequestsPerClientMax = kRequestsMax / 2;
+/// Requests that the kernel's ublk driver has with us at a time: none of them waits for its share.
+inline constexpr uint16_t kUblkDepth = kRequestsPerClientMax;
 
 /// Largest nv area of a message between nodes, and of the metadata block (bytes).
 inline constexpr uint32_t kMessageBytesMax = 65536;

@@ -32,13 +32,13 @@ void throw_error(napi_env env, const char* code, const std::string& message) {
   if (error != nullptr) (void)napi_throw(env, error);
 }
 
-void throw_system(napi_env env, const char* syscall, const std::string& subject, int error) {
+napi_value system_error(napi_env env, const char* syscall, const std::string& subject, int error) {
   char text[128];
   std::string message = subject.empty() ? std::string(syscall) : subject;
   message += ": ";
   message += strerror_r(error, text, sizeof text);
   napi_value object = make_error(env, "SYSTEM", message);
-  if (object == nullptr) return;
+  if (object == nullptr) return nullptr;
   napi_value number = nullptr;
   napi_value name = nullptr;
   if (napi_create_int32(env, error, &number) == napi_ok) {
@@ -47,7 +47,12 @@ void throw_system(napi_env env, const char* syscall, const std::string& subject,
   if (napi_create_string_utf8(env, syscall, NAPI_AUTO_LENGTH, &name) == napi_ok) {
     set_property(env, object, "syscall", name);
   }
-  (void)napi_throw(env, object);
+  return object;
+}
+
+void throw_system(napi_env env, const char* syscall, const std::string& subject, int error) {
+  const napi_value object = system_error(env, syscall, subject, error);
+  if (object != nullptr) (void)napi_throw(env, object);
 }
 
 void Arguments::fail(const std::string& place, const std::string& expected) {

@@ -16,6 +16,8 @@ namespace hast::binding {
 /// whose failure leaves a pending exception and never aborts.
 void throw_error(napi_env env, const char* code, const std::string& message);
 void throw_system(napi_env env, const char* syscall, const std::string& subject, int error);
+/// The same, to be given to whoever waits; nullptr with an exception pending.
+napi_value system_error(napi_env env, const char* syscall, const std::string& subject, int error);
 
 /// Reads the arguments of one call, in any order. The first that does not fit throws a TypeError
 /// that names the function, the position (from 1) and what was expected; from then on every reading

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "binding/arguments.h"
+#include "binding/ublk_binding.h"
 #include "kernel/nbd_device.h"
 
 namespace hast::binding {
@@ -112,6 +113,7 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   add("streamPair", stream_pair);
   add("hungUp", hung_up);
   add("isUnclaimed", is_unclaimed);
+  register_ublk(env, group);
   exports.Set("kernel", group);
 }
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include "base/assert.h"
 #include "disk/file_component.h"
 #include "gate/nbd_gate.h"
+#include "gate/ublk_gate.h"
 #include "ring/buffers.h"
 #include "ring/mailbox.h"
 #include "ring/ring.h"
@@ -66,6 +68,12 @@ class RingDialer final : public Dialer {
   ConnectCancel cancel_;
 };
 
+/// The kernel's NBD client is at the other end of a socket, its ublk driver behind a node.
+bool is_socket(int fd) {
+  struct stat facts = {};
+  return fstat(fd, &facts) == 0 && S_ISSOCK(facts.st_mode);
+}
+
 /// A primary of version 0 may be silent as long as it likes: the kernel asks whether it is there.
 void probe_when_idle(int fd) {
   const int on = 1;
@@ -83,7 +91,8 @@ struct Engine::Thread final : public EngineHost {
 
   EngineSpec spec;
   const Sink& sink;
-  std::unique_ptr<Ring> ring;  // made and destroyed on the engine's thread
+  std::unique_ptr<UblkGate> device;  // outlives the ring, as the kernel's driver does
+  std::unique_ptr<Ring> ring;        // made and destroyed on the engine's thread
   std::unique_ptr<BufferSlab> slab;
   std::unique_ptr<RingDialer> dialer;
   std::unique_ptr<Primary> primary;
@@ -143,6 +152,7 @@ struct Engine::Thread final : public EngineHost {
     if (primary != nullptr) {
       primary->stop_admission();
       if (gate != nullptr) gate->stop_admission();
+      if (device != nullptr) device->stop_admission();
     }
   }
 
@@ -156,6 +166,7 @@ struct Engine::Thread final : public EngineHost {
   bool take_memory();
   void turn(Door& door, Component& disk);
   void close_unused();
+  void serve_device(int fd);
   Task<void> run_primary(Component& disk);
   Task<void> run_secondary(Component& disk);
   Task<void> run(Component& disk);
@@ -168,6 +179,18 @@ struct Engine::Door {
   bool ended = false;                                        // guarded
   std::vector<std::function<void(Thread&)>> early;           // guarded; before the thread is up
 };
+
+/// Without it the export goes on, and the parent hears from the driver that nobody serves.
+void Engine::Thread::serve_device(int fd) {
+  auto channel = RingUblkChannel::open(*ring, fd);
+  if (channel == nullptr) {
+    logf(*this, LogLevel::kError, "The kernel's ublk driver gives no requests: %s.",
+         std::strerror(errno));
+    return;
+  }
+  device = std::make_unique<UblkGate>(*primary, std::move(channel));
+  device->start();
+}
 
 Task<void> Engine::Thread::run_primary(Component& disk) {
   PrimaryConfig config;
@@ -195,14 +218,20 @@ Task<void> Engine::Thread::run_primary(Component& disk) {
     serving.spawn(gate->serve(std::make_unique<SocketListener>(*ring, fd)));
   }
   for (const int fd : std::exchange(spec.kernel_fds, {})) {
-    serving.spawn(gate->serve_kernel(std::make_unique<SocketStream>(*ring, fd)));
+    if (is_socket(fd)) {
+      serving.spawn(gate->serve_kernel(std::make_unique<SocketStream>(*ring, fd)));
+    } else {
+      serve_device(fd);
+    }
   }
   ready();
   while (!stop_wanted) co_await stop_waiters.wait();
   // Rule 22: admission has stopped; settle, flush, then close.
   gate->stop_admission();
+  if (device != nullptr) device->stop_admission();
   primary->stop_admission();
   co_await primary->drain();
+  if (device != nullptr) co_await device->close();
   co_await gate->close();
   co_await serving.join();
   gate.reset();

@@ -36,9 +36,10 @@ struct EngineSpec {
   bool primary = false;
   bool force = false;
   int disk_fd = -1;
-  int export_fd = -1;           ///< listening socket (primary), or -1
-  std::vector<int> kernel_fds;  ///< connections of the kernel's NBD client (primary)
-  int requests_fd = -1;         ///< connections 1 and 2 (secondary)
+  int export_fd = -1;  ///< listening socket (primary), or -1
+  /// Connections of the kernel's NBD client, or a node of its ublk driver (primary).
+  std::vector<int> kernel_fds;
+  int requests_fd = -1;  ///< connections 1 and 2 (secondary)
   int replies_fd = -1;
   uint32_t block_bytes = 0;
   EngineTuning tuning;

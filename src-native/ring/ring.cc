@@ -19,6 +19,9 @@ namespace {
 constexpr uint32_t kCompletionsPerEntry = 8;  // more in flight than submitted in one turn
 constexpr uint32_t kFileSlots = 64;
 constexpr std::size_t kCommandBytesMax = 16;
+/// In the address of a completion: it does not count as in flight.
+constexpr uint64_t kUncounted = 1;
+static_assert(alignof(Completion) > kUncounted);
 constexpr uint32_t kFeaturesNeeded = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG;
 
 /// What newer kernels offer, best first: the first set that the kernel knows is used.
@@ -167,10 +170,12 @@ void Ring::harvest() {
     io_uring_for_each_cqe(ring_.get(), head, entry) {
       ++count;
       if (entry->user_data == 0) continue;
-      HAST_ASSERT_OP(in_flight_, >, 0u);
-      --in_flight_;
+      if ((entry->user_data & kUncounted) == 0) {
+        HAST_ASSERT_OP(in_flight_, >, 0u);
+        --in_flight_;
+      }
       ++stats_.completed;
-      ready(*reinterpret_cast<Completion*>(entry->user_data), entry->res);
+      ready(*reinterpret_cast<Completion*>(entry->user_data & ~kUncounted), entry->res);
     }
     io_uring_cq_advance(ring_.get(), count);
     // Completions that found no room wait in the kernel and are moved by the next call.
@@ -304,7 +309,8 @@ void Ring::command(Completion& done, int fd, uint32_t operation, ConstBytes payl
   const std::span<std::byte> bytes = std::as_writable_bytes(std::span(&entry, 1));
   std::memcpy(bytes.subspan(sizeof entry - kCommandBytesMax).data(), payload.data(),
               payload.size());
-  finish_entry(entry, fd, &done);
+  finish_entry(entry, fd, nullptr);
+  entry.user_data = reinterpret_cast<uintptr_t>(&done) | kUncounted;
 }
 
 void Ring::cancel(Completion& target) {

@@ -36,8 +36,8 @@ struct RegisteredBuffers {
 /// Created, run and destroyed by the same thread. An operation is a system call that finishes
 /// later: its `Completion` goes to the ready queue with the result of the call or -errno. Buffers,
 /// addresses and message headers must stay until then. Submissions never fail and are never lost:
-/// they gather in the submission queue and enter the kernel once a turn. Nothing may be
-/// outstanding when the ring is destroyed.
+/// they gather in the submission queue and enter the kernel once a turn. Nothing but commands may
+/// be outstanding when the ring is destroyed.
 ///
 /// Descriptors must not be O_NONBLOCK: the kernel would answer -EAGAIN where it should wait.
 class Ring final : public Loop {
@@ -71,7 +71,9 @@ class Ring final : public Loop {
   /// Waits once for any of the poll(2) `events`. Result: those that came.
   void poll(Completion& done, int fd, uint32_t events);
   void shutdown(Completion& done, int fd, int how);
-  /// A driver's own command (IORING_OP_URING_CMD) with at most 16 bytes of payload.
+  /// A driver's own command (IORING_OP_URING_CMD) with at most 16 bytes of payload. A driver may
+  /// keep it for as long as it likes, and nothing but the end of the ring takes it back: so it does
+  /// not count as in flight, and `done` must outlive the ring.
   void command(Completion& done, int fd, uint32_t operation, ConstBytes payload);
 
   /// Asks the kernel to give up the outstanding operation of `target`, which then completes with
@@ -97,7 +99,7 @@ class Ring final : public Loop {
   void unregister_file(int fd);
 
   const RingStats& stats() const { return stats_; }
-  /// Operations in the kernel or waiting to be submitted, detached ones not included.
+  /// Operations in the kernel or waiting to be submitted, detached ones and commands not included.
   uint64_t in_flight() const { return in_flight_; }
   /// The IORING_SETUP flags the kernel has granted.
   uint32_t setup_flags() const;

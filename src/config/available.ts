@@ -5,13 +5,11 @@
 import { HastError, type Position } from '../error.ts';
 import type { Config, Resource, Warning } from './config.ts';
 
-const MISSING = ['ublk', 'ggate'];
-
 function refusal(resource: Resource): string | undefined {
-  if (MISSING.includes(resource.device)) {
+  if (resource.device === 'ggate') {
     return (
-      `\`device ${resource.device}\` is not available in this version; ` +
-      'use `device auto`, `nbd`, or `none` and the NBD export'
+      '`device ggate` is not available in this version; ' +
+      'use `device auto`, `ublk`, `nbd`, or `none` and the NBD export'
     );
   }
   return undefined;

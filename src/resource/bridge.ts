@@ -15,7 +15,7 @@ export interface DeviceShape {
 
 /** What a worker is given for its device. The descriptors are the caller's to close. */
 export interface BridgeOffer {
-  /** Connections over which the kernel asks; the worker's engine gets them as `kernelFds`. */
+  /** Over which the kernel asks; the worker's engine gets them as `kernelFds`. */
   readonly kernelFds: readonly number[];
 }
 
@@ -46,8 +46,12 @@ export interface Bridge {
    * @throws HastError DEVICE_BRIDGE
    */
   offer(shape: DeviceShape): Promise<BridgeOffer>;
-  /** There is a device when this resolves. @throws HastError DEVICE_BRIDGE */
-  open(): Promise<void>;
+  /**
+   * There is a device when this resolves.
+   * @param pid  the worker that serves it
+   * @throws HastError DEVICE_BRIDGE
+   */
+  open(pid: number): Promise<void>;
   /** Requests fail from now on, those under way too, whoever has the device open. Never fails. */
   close(): Promise<void>;
 }

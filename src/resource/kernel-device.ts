@@ -74,14 +74,19 @@ export class KernelDevice {
     return (await this.#bridge.offer(shape)).kernelFds;
   }
 
-  /** The worker serves. @throws HastError DEVICE_BRIDGE, DEVICE_LINK */
-  async open(): Promise<void> {
+  /**
+   * The worker serves.
+   * @param alive  whether it still does: what fails without it is the next one's to try
+   * @throws HastError DEVICE_BRIDGE, DEVICE_LINK
+   */
+  async open(pid: number, alive: () => boolean): Promise<void> {
     const bridge = this.#bridge;
     if (bridge === undefined) return;
     try {
-      await bridge.open();
+      await bridge.open(pid);
       if (bridge.device !== null) makeLink(this.#link, bridge.device);
     } catch (error) {
+      if (!alive()) return;
       await this.close();
       if (this.#must) throw error;
       this.#without((error as Error).message);

@@ -177,7 +177,9 @@ export class Supervisor {
     this.#worker = attach(this.#log(), this.#handlers(this.#log()));
     this.#history.add('adopted', { role: run.role, pid });
     if (run.role !== 'primary') return;
-    if (!run.ready) this.#watchStart();
+    // The last supervisor may have had no time for it.
+    if (run.ready) void this.#giveDevice(this.#worker);
+    else this.#watchStart();
     this.#rereadSecret();
     this.#watchSecret();
   }
@@ -665,20 +667,24 @@ export class Supervisor {
   }
 
   /** The worker serves; what it says meanwhile comes behind that it is ready. */
-  async #openDevice(worker: Worker | undefined, log: Logger): Promise<void> {
+  async #openDevice(worker: Worker, log: Logger): Promise<void> {
     const held: EngineEvent[] = [];
     this.#held = held;
-    try {
-      await this.#device.open();
-    } catch (error) {
-      this.#deviceFailure = endOfError(error);
-      worker?.stop(this.#patienceMs());
-    }
-    this.#held = undefined;
+    await this.#giveDevice(worker);
     if (this.#worker !== worker) return; // it has ended meanwhile
-    worker?.remember(this.#resource, this.#device.note);
+    this.#held = undefined;
+    worker.remember(this.#resource, this.#device.note);
     if (this.#deviceFailure === undefined) this.#ready();
     for (const event of held) this.#onEngine(event, log);
+  }
+
+  async #giveDevice(worker: Worker): Promise<void> {
+    try {
+      await this.#device.open(worker.pid, () => this.#worker === worker);
+    } catch (error) {
+      this.#deviceFailure = endOfError(error);
+      worker.stop(this.#patienceMs());
+    }
   }
 
   async #startSecondary(signal: AbortSignal): Promise<void> {
@@ -726,6 +732,7 @@ export class Supervisor {
       onEvent: (event) => this.#onEngine(event, log),
       onEnd: (end) => {
         this.#worker = undefined;
+        this.#held = undefined;
         this.#connected = false;
         clearInterval(this.#secretTimer);
         const failed = this.#deviceFailure;
@@ -758,8 +765,11 @@ export class Supervisor {
         log.log(event.level, event.text);
         break;
       case 'ready':
-        if (this.#device.opens) void this.#openDevice(this.#worker, log);
-        else this.#ready();
+        if (this.#worker !== undefined && this.#device.opens) {
+          void this.#openDevice(this.#worker, log);
+        } else {
+          this.#ready();
+        }
         break;
       case 'event':
         if (event.name === 'connect') this.#connected = true;

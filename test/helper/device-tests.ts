@@ -274,6 +274,26 @@ export function addDeviceTests(test: Test, kind: BridgeKind): void {
     },
   );
 
+  add('its limits, and what is discarded or zeroed', async ({ primary: { device } }) => {
+    const queue = `/sys/block/${realpathSync(device).slice('/dev/'.length)}/queue`;
+    const limit = (name: string): string => readFileSync(`${queue}/${name}`, 'utf8').trim();
+    assert.is(limit('logical_block_size'), '512');
+    assert.is(limit('max_sectors_kb'), '128');
+    assert.is(limit('write_cache'), 'write back');
+    assert.is(limit('fua'), '1');
+    assert.ok(Number(limit('discard_max_bytes')) >= MIB);
+    assert.ok(Number(limit('write_zeroes_max_bytes')) > 0);
+
+    await must('dd', 'if=/dev/urandom', `of=${device}`, 'bs=1M', 'count=3', 'oflag=direct');
+    const sum = (skip: number): Promise<string> =>
+      must('bash', '-c', `dd if=${device} bs=1M skip=${skip} count=1 iflag=direct | sha256sum`);
+    const before = [await sum(0), await sum(1), await sum(2)];
+    await must('blkdiscard', '--force', '--offset', '0', '--length', '1MiB', device);
+    await must('blkdiscard', '--zeroout', '--offset', '2MiB', '--length', '1MiB', device);
+    const zeroes = await must('bash', '-c', 'head -c 1M /dev/zero | sha256sum');
+    assert.equal([await sum(0), await sum(1), await sum(2)], [zeroes, before[1], zeroes]);
+  });
+
   add('a killed worker is a pause, and no request fails', async (scene) => {
     const load = await Load.on(scene.primary, 20);
     const { pid } = await scene.primary.killWorker();

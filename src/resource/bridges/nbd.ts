@@ -4,14 +4,13 @@
  * that has no answer is sent again only over another connection, however long it takes (decision
  * 0010).
  */
-import { execFile } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { HastError } from '../../error.ts';
 import { LIMITS } from '../../limits.ts';
 import { errnoName, type HostFunctions, type KernelFunctions } from '../../native.ts';
 import type { Bridge, BridgeMaker, BridgeOffer, DeviceShape } from '../bridge.ts';
+import { loadModule } from './modprobe.ts';
 
 export type NbdKernel = Pick<
   KernelFunctions,
@@ -41,7 +40,6 @@ const QUEUE: Readonly<Record<string, string>> = {
 /** The sockets of a worker that was killed are open for a moment after its end. */
 const RECONNECT_MS = 10_000;
 const STEP_MS = 10;
-const MODPROBE_MS = 10_000;
 const NODE = /^\/dev\/nbd(\d+)$/;
 
 export class NbdBridge implements Bridge {
@@ -161,28 +159,13 @@ function failure(why: string, cause?: unknown): HastError {
   return new HastError('DEVICE_BRIDGE', { message: `NBD device of the kernel: ${why}`, cause });
 }
 
-const run = promisify(execFile);
-
-async function loadModule(): Promise<string | undefined> {
-  try {
-    await run('modprobe', ['nbd'], {
-      timeout: MODPROBE_MS,
-      env: { ...process.env, PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
-    });
-    return undefined;
-  } catch (error) {
-    const { stderr = '', message } = error as Error & { stderr?: string };
-    return `modprobe nbd: ${(stderr === '' ? message : stderr).trim().split('\n')[0]}`;
-  }
-}
-
 export function nbdMaker(kernel: NbdKernel, places = PLACES): BridgeMaker {
   const loaded = (): boolean => existsSync(`${places.sys}/module/nbd`);
   return {
     kind: 'nbd',
     async lacking() {
       if (process.getuid?.() !== 0) return 'needs root';
-      const problem = loaded() ? undefined : await loadModule();
+      const problem = loaded() ? undefined : await loadModule('nbd');
       return loaded() ? undefined : (problem ?? 'the kernel has no module nbd');
     },
     make: (owner) => new NbdBridge(kernel, owner, places),

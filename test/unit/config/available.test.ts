@@ -13,20 +13,19 @@ function config(statement: string) {
 }
 
 available('a kernel device that would be missing is refused', () => {
-  for (const device of ['ublk', 'ggate']) {
-    assert.throws(
-      () => refuseUnavailable(config(`device ${device}`)),
-      (error: unknown) =>
-        error instanceof HastError &&
-        error.code === 'CONFIG_MEANING' &&
-        /NBD export/.test(error.message),
-    );
-  }
+  assert.throws(
+    () => refuseUnavailable(config('device ggate')),
+    (error: unknown) =>
+      error instanceof HastError &&
+      error.code === 'CONFIG_MEANING' &&
+      /NBD export/.test(error.message),
+  );
 });
 
 available('everything else passes, and start last is explained', () => {
   refuseUnavailable(config('device auto'));
   refuseUnavailable(config('device nbd'));
+  refuseUnavailable(config('device ublk'));
   refuseUnavailable(config('device none secret none'));
   refuseUnavailable(config('secret /etc/hast/data.key'));
   assert.is(partlyAvailable(config('start last')).length, 1);
