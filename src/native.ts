@@ -349,7 +349,7 @@ export interface NativeModule {
 }
 
 /** The version of the interface above; an addon of another one is refused. */
-const INTERFACE_VERSION = 3;
+const INTERFACE_VERSION = 4;
 
 type Group = Readonly<Record<string, (...args: never[]) => unknown>>;
 type Addon = NativeModule & { readonly version: () => number };

@@ -139,9 +139,7 @@ int ublk_end_recovery(uint32_t index, int32_t pid, uint32_t limit_ms) {
 
 int ublk_stop(uint32_t index, uint32_t limit_ms) { return call_plain(kStop, index, limit_ms); }
 
-int ublk_remove(uint32_t index, uint32_t limit_ms) {
-  return call_plain(kDelete, index, limit_ms);
-}
+int ublk_remove(uint32_t index, uint32_t limit_ms) { return call_plain(kDelete, index, limit_ms); }
 
 int ublk_info(uint32_t index, UblkInfo& info) {
   auto answer = std::make_unique<ublksrv_ctrl_dev_info>();

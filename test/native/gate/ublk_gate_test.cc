@@ -191,7 +191,7 @@ TEST(ublk_gate, "requests wait for slots in the order in which they came") {
   }
 }
 
-TEST(ublk_gate, "after the stop of admission all new requests fail, and the old ones are answered") {
+TEST(ublk_gate, "after the stop of admission new requests fail, and old ones are answered") {
   Scene scene({.slots = 1});
   scene.provider.hold = true;
   scene.ask(0, read_of(0, kBlock));
