@@ -1,5 +1,6 @@
 #include "ring/ring.h"
 
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -19,6 +20,7 @@
 
 #include "harness.h"
 #include "ring/buffers.h"
+#include "ring/driver_call.h"
 #include "ring/mailbox.h"
 #include "ring/temp_file.h"
 
@@ -76,6 +78,37 @@ TEST(ring, "writes and reads a file, and reports the end of the file") {
   CHECK_EQ(bad.result, -EBADF);
   CHECK_EQ(ring->in_flight(), 0u);
   ::close(fd);
+}
+
+/// Their driver is the one of /dev/null, which does nothing (Linux 6.1; before it refuses).
+TEST(ring, "a driver's command completes, and does not count as in flight meanwhile") {
+  auto ring = make_ring();
+  REQUIRE(ring != nullptr);
+  const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  const std::array<std::byte, 16> payload = {};
+  Noting done;
+  ring->command(done, fd, 1, payload);
+  CHECK_EQ(ring->in_flight(), 0u);
+  run_until_done(*ring, done);
+  CHECK_EQ(done.runs, 1);
+  // What nobody waits for any more is no reason to keep the ring.
+  Noting left;
+  ring->command(left, fd, 1, payload);
+  ring.reset();
+  CHECK_EQ(left.runs, 0);
+  ::close(fd);
+}
+
+TEST(ring, "a caller without a loop hears what a driver says of its command") {
+  const std::array<std::byte, hast::kDriverCallBytesMax> payload = {};
+  const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  const int result = hast::driver_call(fd, 1, payload, 1000);
+  if (result == -EOPNOTSUPP || result == -EINVAL) hast::test::skip("no commands on /dev/null");
+  CHECK(result == 0 || result == -EOPNOTSUPP || result == -EINVAL);
+  ::close(fd);
+  CHECK_EQ(hast::driver_call(-1, 1, payload, 1000), -EBADF);
 }
 
 /// From here on this process cannot have an io_uring.
