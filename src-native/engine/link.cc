@@ -368,11 +368,19 @@ bool Link::peer_is_silent(uint64_t now) const {
 }
 
 /// Until there is something to do about being alive: each waking costs an idle machine time.
+/// When the next one is to be sent. To one of ours at whole seconds, when the primary's tick is,
+/// too: each waking costs an idle machine.
+uint64_t Link::keepalive_due_us(uint64_t last_us) const {
+  if (!settings_.extended) return last_us + kKeepaliveOriginalUs;
+  const uint64_t due_us = last_us + kKeepaliveOursUs;
+  return due_us - due_us % kSecond;
+}
+
 uint64_t Link::next_tick_us(uint64_t last_keepalive_us) const {
   if (!settings_.extended || !established_ || keepalive_.queued) return kTickUs;
   const uint64_t limit_us = std::min<uint64_t>(kSilenceOursMs, settings_.timeout_ms) * 1000;
   const uint64_t silent_us = std::max(reader_.last_byte_us(), asked_us_) + limit_us + 1000;
-  const uint64_t due_us = std::min(last_keepalive_us + kKeepaliveOursUs, silent_us);
+  const uint64_t due_us = std::min(keepalive_due_us(last_keepalive_us), silent_us);
   const uint64_t now = Loop::current().now_us();
   return due_us > now ? due_us - now : 1;
 }
@@ -391,8 +399,7 @@ Task<void> Link::run_ticker() {
     // dead peer.
     const uint64_t last = settings_.extended ? last_keepalive_us
                                              : std::max(last_keepalive_us, writer_.last_sent_us());
-    const uint64_t period = settings_.extended ? kKeepaliveOursUs : kKeepaliveOriginalUs;
-    if (now - last < period || keepalive_.queued || settings_.version < 1) continue;
+    if (now < keepalive_due_us(last) || keepalive_.queued || settings_.version < 1) continue;
     last_keepalive_us = now;
     keepalive_.head_bytes =
         static_cast<uint32_t>(encode_request(Bytes(keepalive_.head, kPacketHeadBytesMax),

@@ -109,6 +109,7 @@ class Link {
   Slot* find(uint64_t seq);
   bool note_refusal(ConstBytes area);
   bool peer_is_silent(uint64_t now) const;
+  uint64_t keepalive_due_us(uint64_t last_us) const;
   uint64_t next_tick_us(uint64_t last_keepalive_us) const;
 
   std::unique_ptr<Stream> requests_;

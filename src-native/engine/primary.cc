@@ -625,7 +625,8 @@ Task<int> Primary::ensure_counted() {
 
 Task<void> Primary::tick() {
   while (!ended_) {
-    co_await tick_timer_.sleep_us(kTickUs);
+    // At whole seconds, as the link's keepalives are.
+    co_await tick_timer_.sleep_us(kTickUs - Loop::current().now_us() % kTickUs);
     if (ended_) break;
     map_store_->tick();
     const uint64_t now = Loop::current().now_us();
