@@ -22,7 +22,7 @@ import { nbdMaker } from './resource/bridges/nbd.ts';
 import { ublkMaker } from './resource/bridges/ublk.ts';
 import { DeviceClaims } from './resource/component.ts';
 import { hookStarter } from './resource/hooks.ts';
-import { closeLeftOver } from './resource/kernel-device.ts';
+import { closeLeftOver, deviceWaits } from './resource/kernel-device.ts';
 import { workerEntry } from './resource/node-process.ts';
 import { verifyInstallation, workerLauncher } from './resource/process.ts';
 import { readSecret } from './resource/secret.ts';
@@ -181,7 +181,8 @@ export class Daemon {
   async #adopt(folder: WorkerFolder): Promise<void> {
     const once = (text: string) => this.#once(text);
     const leaveDevice = (note: BridgeNote | null) => closeLeftOver(this.#bridges, note);
-    const settings = { host: this.#host, folder, log: this.#log, once, leaveDevice };
+    const waits = (note: BridgeNote) => deviceWaits(this.#bridges, note);
+    const settings = { host: this.#host, folder, log: this.#log, once, leaveDevice, waits };
     const found = await adoptWorkers(settings);
     this.#resources.adopt(found);
     this.#adopted = found.adopted.length > 0;

@@ -108,12 +108,12 @@ export interface KernelFunctions {
     readonly blockBytes: number;
     readonly owner: bigint;
   }): Promise<number>;
-  /** Makes /dev/ublkbN as soon as process `pid` takes requests. */
-  ublkStart(index: number, pid: number, limitMs: number): Promise<void>;
+  /** Makes /dev/ublkbN as soon as requests are taken at /dev/ublkcN, which this process opened. */
+  ublkStart(index: number, limitMs: number): Promise<void>;
   /** Another process may open /dev/ublkcN; EBUSY: the last one is not gone yet. */
   ublkStartRecovery(index: number): Promise<void>;
-  /** What waits goes to `pid` as soon as it takes requests. */
-  ublkEndRecovery(index: number, pid: number, limitMs: number): Promise<void>;
+  /** What waits is given out as soon as requests are taken at /dev/ublkcN, opened by us again. */
+  ublkEndRecovery(index: number, limitMs: number): Promise<void>;
   /** /dev/ublkbN goes; for whoever has it open, all requests fail. */
   ublkStop(index: number, limitMs: number): Promise<void>;
   /** Waits for the last user to close it; what comes too late for that happens without us. */

@@ -80,27 +80,24 @@ Napi::Value add(const Napi::CallbackInfo& info) {
   });
 }
 
-using ForServer = int (*)(uint32_t index, int32_t pid, uint32_t limit_ms);
+using Limited = int (*)(uint32_t index, uint32_t limit_ms);
 
-Napi::Value for_server(const Napi::CallbackInfo& info, const char* name, const char* what,
-                       ForServer function) {
+Napi::Value limited(const Napi::CallbackInfo& info, const char* name, const char* what,
+                    Limited function) {
   Arguments arguments(info, name);
   const uint32_t index = read_index(arguments);
-  const auto pid = static_cast<int32_t>(arguments.integer(1, 1, INT32_MAX));
-  const uint32_t limit_ms = read_limit(arguments, 2);
+  const uint32_t limit_ms = read_limit(arguments, 1);
   if (arguments.bad()) return info.Env().Undefined();
-  return KernelCall::start(info.Env(), what, [=] {
-    return KernelCall::Answer{.error = function(index, pid, limit_ms)};
-  });
+  return KernelCall::start(info.Env(), what,
+                           [=] { return KernelCall::Answer{.error = function(index, limit_ms)}; });
 }
 
 Napi::Value start(const Napi::CallbackInfo& info) {
-  return for_server(info, "ublkStart", "UBLK_CMD_START_DEV", kernel::ublk_start);
+  return limited(info, "ublkStart", "UBLK_CMD_START_DEV", kernel::ublk_start);
 }
 
 Napi::Value end_recovery(const Napi::CallbackInfo& info) {
-  return for_server(info, "ublkEndRecovery", "UBLK_CMD_END_USER_RECOVERY",
-                    kernel::ublk_end_recovery);
+  return limited(info, "ublkEndRecovery", "UBLK_CMD_END_USER_RECOVERY", kernel::ublk_end_recovery);
 }
 
 Napi::Value start_recovery(const Napi::CallbackInfo& info) {
@@ -112,24 +109,12 @@ Napi::Value start_recovery(const Napi::CallbackInfo& info) {
   });
 }
 
-using ToEnd = int (*)(uint32_t index, uint32_t limit_ms);
-
-Napi::Value to_end(const Napi::CallbackInfo& info, const char* name, const char* what,
-                   ToEnd function) {
-  Arguments arguments(info, name);
-  const uint32_t index = read_index(arguments);
-  const uint32_t limit_ms = read_limit(arguments, 1);
-  if (arguments.bad()) return info.Env().Undefined();
-  return KernelCall::start(info.Env(), what,
-                           [=] { return KernelCall::Answer{.error = function(index, limit_ms)}; });
-}
-
 Napi::Value stop(const Napi::CallbackInfo& info) {
-  return to_end(info, "ublkStop", "UBLK_CMD_STOP_DEV", kernel::ublk_stop);
+  return limited(info, "ublkStop", "UBLK_CMD_STOP_DEV", kernel::ublk_stop);
 }
 
 Napi::Value remove(const Napi::CallbackInfo& info) {
-  return to_end(info, "ublkRemove", "UBLK_CMD_DEL_DEV", kernel::ublk_remove);
+  return limited(info, "ublkRemove", "UBLK_CMD_DEL_DEV", kernel::ublk_remove);
 }
 
 /// The one that the kernel answers at once.

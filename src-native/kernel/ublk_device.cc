@@ -127,14 +127,14 @@ int ublk_add(const UblkDevice& device, uint32_t& index) {
   return error;
 }
 
-int ublk_start(uint32_t index, int32_t pid, uint32_t limit_ms) {
-  return call_plain(kStart, index, limit_ms, static_cast<uint64_t>(pid));
+int ublk_start(uint32_t index, uint32_t limit_ms) {
+  return call_plain(kStart, index, limit_ms, static_cast<uint64_t>(getpid()));
 }
 
 int ublk_start_recovery(uint32_t index) { return call_plain(kStartRecovery, index, kShortMs); }
 
-int ublk_end_recovery(uint32_t index, int32_t pid, uint32_t limit_ms) {
-  return call_plain(kEndRecovery, index, limit_ms, static_cast<uint64_t>(pid));
+int ublk_end_recovery(uint32_t index, uint32_t limit_ms) {
+  return call_plain(kEndRecovery, index, limit_ms, static_cast<uint64_t>(getpid()));
 }
 
 int ublk_stop(uint32_t index, uint32_t limit_ms) { return call_plain(kStop, index, limit_ms); }

@@ -26,14 +26,15 @@ int ublk_probe();
 /// Makes /dev/ublkcN, at which one server takes requests, and no block device yet.
 int ublk_add(const UblkDevice& device, uint32_t& index);
 
-/// Makes /dev/ublkbN as soon as the process `pid` serves.
-int ublk_start(uint32_t index, int32_t pid, uint32_t limit_ms);
+/// Makes /dev/ublkbN as soon as there is a server. The caller's process must be the one that has
+/// opened /dev/ublkcN, here and in `ublk_end_recovery`: since Linux 6.16 the driver looks.
+int ublk_start(uint32_t index, uint32_t limit_ms);
 
 /// The last server is gone: another one may open /dev/ublkcN. EBUSY: it is not gone yet.
 int ublk_start_recovery(uint32_t index);
 
-/// As soon as `pid` serves it gets what the last one has left unanswered.
-int ublk_end_recovery(uint32_t index, int32_t pid, uint32_t limit_ms);
+/// As soon as there is another server it gets what the last one has left unanswered.
+int ublk_end_recovery(uint32_t index, uint32_t limit_ms);
 
 /// The block device goes and requests fail, those that wait too, whoever has it open.
 int ublk_stop(uint32_t index, uint32_t limit_ms);

@@ -25,7 +25,9 @@ int driver_call(int fd, uint32_t operation, ConstBytes payload, uint32_t limit_m
   limit.tv_sec = limit_ms / 1000;
   limit.tv_nsec = static_cast<int64_t>(limit_ms % 1000) * 1'000'000;
   io_uring_cqe* completion = nullptr;
-  result = io_uring_submit_and_wait_timeout(&ring, &completion, 1, &limit, nullptr);
+  do {
+    result = io_uring_submit_and_wait_timeout(&ring, &completion, 1, &limit, nullptr);
+  } while (result == -EINTR);
   if (completion != nullptr) {
     result = completion->res;
   } else if (result >= 0 || result == -ETIME) {

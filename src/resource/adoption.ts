@@ -34,6 +34,8 @@ export interface AdoptionSettings {
   readonly once: LinkSettings['once'];
   /** Ends the device of a worker that is gone. */
   readonly leaveDevice: (note: BridgeNote | null) => Promise<void>;
+  /** Whether a device has not been given to its new worker yet. */
+  readonly waits: (note: BridgeNote) => boolean;
   /** How long all of it may take; for tests. */
   readonly ms?: number;
 }
@@ -192,6 +194,9 @@ class Call {
     if (run === null || run.stopping) throw new NotAdopted('it was ending already', 'stop');
     if (run.role !== note.role || this.#process === null) {
       throw new NotAdopted('it is not what was noted of it', 'kill');
+    }
+    if (note.bridge !== null && this.#settings.waits(note.bridge)) {
+      throw new NotAdopted('its device was not given to it yet', 'replace');
     }
     this.#channel.pause();
     log.info(`Adopted the running worker (pid ${this.#pid}).`);

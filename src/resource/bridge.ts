@@ -40,18 +40,16 @@ export interface Bridge {
   /** The node, while there is a device. */
   readonly device: string | null;
   readonly owner: string;
+  /** Whether its worker is gone, and no other one has been given to it yet. */
+  readonly waits: boolean;
   /**
    * For a worker that is about to start. If there is a device it gets this worker in place of the
    * one that is gone, and requests that are under way wait for it.
    * @throws HastError DEVICE_BRIDGE
    */
   offer(shape: DeviceShape): Promise<BridgeOffer>;
-  /**
-   * There is a device when this resolves.
-   * @param pid  the worker that serves it
-   * @throws HastError DEVICE_BRIDGE
-   */
-  open(pid: number): Promise<void>;
+  /** There is a device when this resolves. @throws HastError DEVICE_BRIDGE */
+  open(): Promise<void>;
   /** Requests fail from now on, those under way too, whoever has the device open. Never fails. */
   close(): Promise<void>;
 }

@@ -79,11 +79,11 @@ export class KernelDevice {
    * @param alive  whether it still does: what fails without it is the next one's to try
    * @throws HastError DEVICE_BRIDGE, DEVICE_LINK
    */
-  async open(pid: number, alive: () => boolean): Promise<void> {
+  async open(alive: () => boolean): Promise<void> {
     const bridge = this.#bridge;
     if (bridge === undefined) return;
     try {
-      await bridge.open(pid);
+      await bridge.open();
       if (bridge.device !== null) makeLink(this.#link, bridge.device);
     } catch (error) {
       if (!alive()) return;
@@ -117,6 +117,11 @@ export class KernelDevice {
 
 function find(makers: readonly BridgeMaker[], note: BridgeNote): Bridge | undefined {
   return makers.find(({ kind }) => kind === note.kind)?.find(note);
+}
+
+/** Whether the last supervisor had no time to give it to its new worker. */
+export function deviceWaits(makers: readonly BridgeMaker[], note: BridgeNote): boolean {
+  return find(makers, note)?.waits === true;
 }
 
 /** Ends a device that was left over by a worker that is gone. */

@@ -177,9 +177,7 @@ export class Supervisor {
     this.#worker = attach(this.#log(), this.#handlers(this.#log()));
     this.#history.add('adopted', { role: run.role, pid });
     if (run.role !== 'primary') return;
-    // The last supervisor may have had no time for it.
-    if (run.ready) void this.#giveDevice(this.#worker);
-    else this.#watchStart();
+    if (!run.ready) this.#watchStart();
     this.#rereadSecret();
     this.#watchSecret();
   }
@@ -670,21 +668,17 @@ export class Supervisor {
   async #openDevice(worker: Worker, log: Logger): Promise<void> {
     const held: EngineEvent[] = [];
     this.#held = held;
-    await this.#giveDevice(worker);
+    try {
+      await this.#device.open(() => this.#worker === worker);
+    } catch (error) {
+      this.#deviceFailure = endOfError(error);
+      worker.stop(this.#patienceMs());
+    }
     if (this.#worker !== worker) return; // it has ended meanwhile
     this.#held = undefined;
     worker.remember(this.#resource, this.#device.note);
     if (this.#deviceFailure === undefined) this.#ready();
     for (const event of held) this.#onEngine(event, log);
-  }
-
-  async #giveDevice(worker: Worker): Promise<void> {
-    try {
-      await this.#device.open(worker.pid, () => this.#worker === worker);
-    } catch (error) {
-      this.#deviceFailure = endOfError(error);
-      worker.stop(this.#patienceMs());
-    }
   }
 
   async #startSecondary(signal: AbortSignal): Promise<void> {

@@ -45,6 +45,8 @@ const NODE = /^\/dev\/nbd(\d+)$/;
 export class NbdBridge implements Bridge {
   readonly kind = 'nbd';
   readonly owner: string;
+  /** What is offered to the kernel it has. */
+  readonly waits = false;
   readonly #kernel: NbdKernel;
   readonly #places: NbdPlaces;
   #index: number | null = null;

@@ -71,6 +71,10 @@ export class UblkBridge implements Bridge {
     return this.started ? `/dev/ublkb${this.#index}` : null;
   }
 
+  get waits(): boolean {
+    return this.#state === 'waiting';
+  }
+
   get started(): boolean {
     return this.#state === 'served' || this.#state === 'waiting';
   }
@@ -88,17 +92,17 @@ export class UblkBridge implements Bridge {
     }
   }
 
-  open(pid: number): Promise<void> {
-    this.#opening = this.#open(pid);
+  open(): Promise<void> {
+    this.#opening = this.#open();
     return this.#opening;
   }
 
-  async #open(pid: number): Promise<void> {
+  async #open(): Promise<void> {
     const index = this.#index;
     const state = this.#state;
     try {
-      if (state === 'new') await this.#kernel.ublkStart(index, pid, START_MS);
-      if (state === 'waiting') await this.#kernel.ublkEndRecovery(index, pid, START_MS);
+      if (state === 'new') await this.#kernel.ublkStart(index, START_MS);
+      if (state === 'waiting') await this.#kernel.ublkEndRecovery(index, START_MS);
     } catch (error) {
       throw failure(error);
     }
@@ -129,6 +133,12 @@ export class UblkBridge implements Bridge {
 
   /** @returns whether another worker may serve it; false: there is no device any more */
   async #recover(): Promise<boolean> {
+    const found = infoOf(this.#kernel, this.#index);
+    if (found?.owner !== markOf(this.owner) || !found.started) {
+      // Somebody else has ended it. What is left of it goes as an unused one.
+      this.#state = 'none';
+      return false;
+    }
     const end = performance.now() + RECOVERY_MS;
     this.#state = 'waiting';
     for (;;) {
@@ -136,10 +146,6 @@ export class UblkBridge implements Bridge {
         await this.#kernel.ublkStartRecovery(this.#index);
         return true;
       } catch (error) {
-        if (errnoName(error) === 'ENODEV') {
-          this.#state = 'none';
-          return false;
-        }
         // The driver still holds the last one for alive.
         if (errnoName(error) !== 'EBUSY' || performance.now() > end) throw error;
       }

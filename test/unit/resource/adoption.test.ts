@@ -37,6 +37,8 @@ interface Bench {
   orphan(words: string): Promise<ChildProcess>;
   /** What a new supervisor has of it. */
   adopt(ms?: number): Promise<Supervisor>;
+  /** Devices that were not given to their workers yet. */
+  readonly waiting: Set<string>;
   /** Devices that were ended. */
   readonly left: readonly (string | undefined)[];
   readonly find: (ms?: number) => Promise<Found>;
@@ -75,8 +77,10 @@ function bench(
       };
       const left: (string | undefined)[] = [];
       const leaveDevice = async (note: BridgeNote | null) => void left.push(note?.device);
+      const waiting = new Set<string>();
+      const waits = ({ device }: BridgeNote) => waiting.has(device);
       const find = (ms = 5000) =>
-        adoptWorkers({ host, folder, log, once: () => {}, leaveDevice, ms });
+        adoptWorkers({ host, folder, log, once: () => {}, leaveDevice, waits, ms });
       try {
         await body({
           directory,
@@ -115,6 +119,7 @@ function bench(
             first.destroy();
             return child;
           },
+          waiting,
           left,
           find,
           adopt: async (ms = 5000) => {
@@ -254,6 +259,21 @@ adoption(
     assert.is(child.signalCode, 'SIGKILL');
     assert.equal(left, []);
     assert.ok(lines.some((line) => line.includes('replaced under its device')));
+  }),
+);
+
+adoption(
+  'a worker that the last supervisor had not given its device yet is killed, and another gets it',
+  bench(async ({ orphan, find, folder, waiting, left }) => {
+    const child = await orphan('');
+    withDevice(folder);
+    waiting.add(DEVICE.device);
+    const { adopted, lost } = await find();
+    assert.is(adopted.length, 0);
+    assert.equal(lost[0]?.bridge, DEVICE);
+    await ended(child);
+    assert.is(child.signalCode, 'SIGKILL');
+    assert.equal(left, []);
   }),
 );
 

@@ -172,7 +172,7 @@ unless(device, notRoot())(
     const resource = resourceIn(directory, { device: 'nbd', devdir: `${directory}/hast` });
     const fds = await subject.offer(resource, SHAPE);
     assert.is(subject.path, null);
-    await subject.open(1, () => true);
+    await subject.open(() => true);
     const link = `${directory}/hast/data`;
     assert.is(subject.path, link);
     assert.is(readlinkSync(link), '/dev/nbd3');
@@ -207,7 +207,7 @@ device('auto goes on without a device and says why; a kind that is asked for is 
     const subject = new KernelDevice([impossible], () => log);
     const auto = resourceIn(directory, { device: 'auto' });
     assert.equal(await subject.offer(auto, SHAPE), []);
-    await subject.open(1, () => true);
+    await subject.open(() => true);
     assert.match(lines.join('\n'), /No device of the kernel \(ublk: no driver\)/);
     await subject.offer({ ...auto, device: 'ublk' }, SHAPE).then(
       () => assert.unreachable(),

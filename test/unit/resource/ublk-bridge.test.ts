@@ -24,7 +24,7 @@ interface Device {
   state: 'dead' | 'live' | 'quiesced';
 }
 
-/** A driver with its devices; a worker is a number that nobody looks at. */
+/** A driver with its devices. */
 class FakeDriver implements UblkKernel {
   readonly said: string[] = [];
   readonly devices = new Map<number, Device>();
@@ -44,8 +44,8 @@ class FakeDriver implements UblkKernel {
     this.said.push(`add ${index}`);
     return index;
   }
-  async ublkStart(index: number, pid: number): Promise<void> {
-    this.said.push(`start ${index} ${pid}`);
+  async ublkStart(index: number): Promise<void> {
+    this.said.push(`start ${index}`);
     await this.start();
     this.#of(index).state = 'live';
   }
@@ -56,8 +56,8 @@ class FakeDriver implements UblkKernel {
     device.state = 'quiesced';
     this.said.push(`recover ${index}`);
   }
-  async ublkEndRecovery(index: number, pid: number): Promise<void> {
-    this.said.push(`recovered ${index} ${pid}`);
+  async ublkEndRecovery(index: number): Promise<void> {
+    this.said.push(`recovered ${index}`);
     await this.start();
     this.#of(index).state = 'live';
   }
@@ -114,33 +114,36 @@ ublk(
     const bridge = new UblkBridge(driver, OWNER, places);
     await offered(bridge);
     assert.is(bridge.device, null);
-    await bridge.open(7);
+    await bridge.open();
     assert.is(bridge.device, '/dev/ublkb0');
     driver.lingering = 2;
     await offered(bridge);
     assert.is(bridge.device, '/dev/ublkb0', 'a pause is no loss of the device');
-    await bridge.open(8);
-    await bridge.open(8);
+    await bridge.open();
+    await bridge.open();
     await bridge.close();
     await bridge.close();
     assert.is(bridge.device, null);
-    const life = ['add 0', 'start 0 7', 'recover 0', 'recovered 0 8', 'stop 0', 'remove 0'];
+    const life = ['add 0', 'start 0', 'recover 0', 'recovered 0', 'stop 0', 'remove 0'];
     assert.equal(driver.said, life);
   }),
 );
 
 ublk(
-  'a device that no worker came to serve is made anew, as is one that somebody has removed',
+  'a device that no worker came to serve is made anew, as is one that somebody has ended',
   inScene(async ({ driver, places }) => {
     const bridge = new UblkBridge(driver, OWNER, places);
     await offered(bridge);
     await offered(bridge);
-    await bridge.open(7);
+    await bridge.open();
     driver.devices.clear();
     await offered(bridge);
-    await bridge.open(8);
-    const second = ['remove 0', 'add 0', 'start 0 7'];
-    assert.equal(driver.said, ['add 0', ...second, 'add 0', 'start 0 8']);
+    await bridge.open();
+    await driver.ublkStop(0);
+    await offered(bridge);
+    await bridge.open();
+    const anew = ['remove 0', 'add 0', 'start 0'];
+    assert.equal(driver.said, ['add 0', ...anew, 'add 0', 'start 0', 'stop 0', ...anew]);
     await bridge.close();
   }),
 );
@@ -150,15 +153,15 @@ ublk(
   inScene(async ({ driver, places }) => {
     const bridge = new UblkBridge(driver, OWNER, places);
     await offered(bridge);
-    await bridge.open(7);
+    await bridge.open();
     await offered(bridge);
     driver.start = async () => Promise.reject(refusal('ETIMEDOUT'));
-    await refused(bridge.open(8));
+    await refused(bridge.open());
     assert.is(bridge.device, '/dev/ublkb0');
     driver.start = async () => {};
     await offered(bridge);
-    await bridge.open(9);
-    assert.equal(driver.said.slice(-2), ['recover 0', 'recovered 0 9']);
+    await bridge.open();
+    assert.equal(driver.said.slice(-2), ['recover 0', 'recovered 0']);
     await bridge.close();
   }),
 );
@@ -173,7 +176,7 @@ ublk(
       go = () => reject(refusal('ENODEV'));
     });
     driver.start = () => gone;
-    const opening = refused(bridge.open(7));
+    const opening = refused(bridge.open());
     await bridge.close();
     go();
     await opening;
@@ -190,11 +193,11 @@ ublk(
     // Its supervisor dies here: nobody knows of it but the driver.
     const other = new UblkBridge(driver, 'hastd data on b', places);
     await offered(other);
-    await other.open(5);
+    await other.open();
     const second = new UblkBridge(driver, OWNER, places);
     await offered(second);
-    await second.open(7);
-    assert.equal(driver.said.slice(-3), ['remove 0', 'add 0', 'start 0 7']);
+    await second.open();
+    assert.equal(driver.said.slice(-3), ['remove 0', 'add 0', 'start 0']);
 
     const maker = ublkMaker(driver, places);
     const note = { kind: 'ublk', device: '/dev/ublkb0', owner: OWNER, link: '/x' } as const;
@@ -208,16 +211,16 @@ ublk(
 );
 
 ublk(
-  'a device that the last supervisor had not given to its new worker yet is given by the next',
+  'a device that the last supervisor had not given to its new worker yet waits',
   inScene(async ({ driver, places }) => {
     const before = new UblkBridge(driver, OWNER, places);
     await offered(before);
-    await before.open(7);
+    await before.open();
     await offered(before);
     const note = { kind: 'ublk', device: '/dev/ublkb0', owner: OWNER, link: '/x' } as const;
-    const after = ublkMaker(driver, places).find(note);
-    await after?.open(8);
-    assert.is(driver.said.at(-1), 'recovered 0 8');
+    assert.ok(before.waits && ublkMaker(driver, places).find(note)?.waits);
+    await before.open();
+    assert.not(before.waits || ublkMaker(driver, places).find(note)?.waits);
   }),
 );
 
