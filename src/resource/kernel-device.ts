@@ -21,6 +21,8 @@ export class KernelDevice {
   #link = '';
   /** An explicit kind must be had; `auto` does without. */
   #must = false;
+  /** The end of the last device. */
+  #closing: Promise<void> = Promise.resolve();
 
   constructor(makers: readonly BridgeMaker[], log: () => Logger) {
     this.#makers = makers;
@@ -93,13 +95,14 @@ export class KernelDevice {
     }
   }
 
-  /** Whoever has the device open gets errors from now on. */
-  async close(): Promise<void> {
+  /** Whoever has the device open gets errors when this resolves, however often it is asked for. */
+  close(): Promise<void> {
     const bridge = this.#bridge;
     this.#bridge = undefined;
-    if (bridge === undefined) return;
+    if (bridge === undefined) return this.#closing;
     if (bridge.device !== null) removeLink(this.#link, bridge.device);
-    await bridge.close();
+    this.#closing = bridge.close();
+    return this.#closing;
   }
 
   /** Who has it open, mounted or in use otherwise. */

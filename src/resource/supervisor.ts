@@ -244,7 +244,7 @@ export class Supervisor {
   /** Ends the worker whatever the role is, for the end of the daemon. Resolves when it is gone. */
   async close(): Promise<void> {
     this.#closed = true;
-    if (this.#state.phase === 'init') return;
+    if (this.#state.phase === 'init') return this.#closing;
     const request = { role: 'init', force: true, ifUnused: false } as const;
     await this.changeRole(request, 'the end of hastd').catch(() => {});
   }

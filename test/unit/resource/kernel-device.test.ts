@@ -12,7 +12,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { HastError } from '../../../src/error.ts';
 import { Logger } from '../../../src/log.ts';
-import { type BridgeMaker, chooseBridge } from '../../../src/resource/bridge.ts';
+import { type Bridge, type BridgeMaker, chooseBridge } from '../../../src/resource/bridge.ts';
 import { NbdBridge, type NbdKernel, nbdMaker } from '../../../src/resource/bridges/nbd.ts';
 import { makeLink, removeLink } from '../../../src/resource/device-link.ts';
 import { closeLeftOver, KernelDevice } from '../../../src/resource/kernel-device.ts';
@@ -213,6 +213,36 @@ device('auto goes on without a device and says why; a kind that is asked for is 
       () => assert.unreachable(),
       (error) => assert.is(error.code, 'DEVICE_BRIDGE'),
     );
+  }),
+);
+
+device('the end of a device is waited for by all who ask for it', () =>
+  inTempdir(async (directory) => {
+    let end = (): void => {};
+    const slow = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    const bridge: Bridge = {
+      kind: 'ublk',
+      device: null,
+      owner: '',
+      waits: false,
+      offer: async () => ({ kernelFds: [] }),
+      open: async () => {},
+      close: () => slow,
+    };
+    const maker = { ...impossible, lacking: async () => undefined, make: () => bridge };
+    const subject = new KernelDevice([maker], () => Logger.root(() => {}, 0));
+    await subject.offer(resourceIn(directory, { device: 'ublk' }), SHAPE);
+    void subject.close();
+    let over = false;
+    const closed = subject.close().then(() => {
+      over = true;
+    });
+    await new Promise(setImmediate);
+    assert.not(over);
+    end();
+    await closed;
   }),
 );
 
