@@ -46,7 +46,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'force-counts-for-good',
     file: 'engine/primary.cc',
-    find: 'if (!known_bad && !own.lost_cache(config_.bootid)) ',
+    find: 'if (!own.sync_target && !own.local_stale && !own.lost_cache(config_.bootid)) ',
     replace: '',
   },
   {
@@ -647,13 +647,25 @@ export const MUTANTS: readonly Mutant[] = [
   {
     guard: 'pass-to-an-original-is-noted',
     file: 'engine/primary.cc',
-    find: 'if (original && map_->sync_count() > 0 && !metadata_.extra().peer_behind) {',
-    replace: 'if (false) {',
+    find: 'original && map_->sync_count() > 0 ? co_await note_peer_behind() : 0;',
+    replace: 'false ? co_await note_peer_behind() : 0;',
+  },
+  {
+    guard: 'behind-ends-with-the-role',
+    file: 'engine/secondary.cc',
+    find: 'extra.discarded = extra.peer_behind = false;',
+    replace: 'extra.discarded = false;',
+  },
+  {
+    guard: 'lone-flush-is-noted',
+    file: 'engine/primary_io.cc',
+    find: 'const int noted = co_await note_peer_behind();',
+    replace: 'const int noted = 0;',
   },
   {
     guard: 'beside-one-behind-it-is-stored',
     file: 'engine/primary_io.cc',
-    find: 'const bool through = slot.fua || metadata_.extra().peer_behind;',
+    find: 'const bool through = slot.fua || (attached() && metadata_.extra().peer_behind);',
     replace: 'const bool through = slot.fua;',
   },
   {

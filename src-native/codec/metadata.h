@@ -74,7 +74,8 @@ struct Extra {
   /// A flush has failed here while this copy was the newest one: what a read gives need not be
   /// stored, and a later flush proves nothing. Until all of it was written again.
   bool flush_failed = false;
-  /// A pass to an original has begun, and did not end: what is marked it may never have been given.
+  /// A pass to an original has begun and did not end, or a FLUSH was answered without the peer:
+  /// what is marked here it may never have had on its disk.
   bool peer_behind = false;
   /// Boot id of the machine when it began to take writes that may not be flushed; 0: all are.
   uint64_t boot = 0;

@@ -114,13 +114,15 @@ Task<bool> Primary::start(StartFailure& failure) {
 /// stored, but what the peer has of the rest was not recorded.
 void Primary::inherit_failed_flush() {
   const Extra& own = metadata_.extra();
+  // By force its FLUSH may say yes, but what is stored is as unknown as before.
   if (!own.flush_failed || config_.force) return;
   flush_failed_ = own.boot == config_.bootid;  // guard:failed-flush-is-inherited
   if (!flush_failed_) mark_all();              // guard:failed-flush-before-a-restart
+  marked_all_ = !flush_failed_;
   host_.log(LogLevel::kWarning,
             flush_failed_
                 ? "A flush of the local disk has failed before: every FLUSH fails until the peer "
-                  "has all data, or 'hastctl role -f primary' says that what is here counts."
+                  "has all data, unless 'hastctl role -f primary' says that what is here counts."
                 : "A flush of the local disk had failed before this machine was started again: "
                   "everything is synchronised.");
 }
@@ -206,8 +208,7 @@ bool Primary::may_lead_alone(StartFailure& failure) const {
 Task<int> Primary::trust_own_copy() {
   config_.force = false;
   const Extra& own = metadata_.extra();
-  const bool known_bad = own.sync_target || own.local_stale || own.flush_failed;
-  if (!known_bad && !own.lost_cache(config_.bootid)) co_return 0;
+  if (!own.sync_target && !own.local_stale && !own.lost_cache(config_.bootid)) co_return 0;
   if (own.local_stale) {
     mark_all();                                       // guard:forced-stale-is-copied-whole
     const int stored = co_await map_store_->store();  // no guard: it is one with the line above
@@ -215,7 +216,7 @@ Task<int> Primary::trust_own_copy() {
   }
   // guard:force-counts-for-good
   const int rc = co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
-    extra.sync_target = extra.local_stale = extra.discarded = extra.flush_failed = false;
+    extra.sync_target = extra.local_stale = extra.discarded = false;
     extra.boot = self.config_.bootid;
   });
   co_return rc;
@@ -251,7 +252,7 @@ Task<void> Primary::note_life() {
 
 /// Is it on the disk that everything is to be copied, since a flush had failed?
 Task<bool> Primary::has_marked_all() {
-  if (!metadata_.extra().flush_failed || flush_failed_ || local_detached_) co_return false;
+  if (!marked_all_ || local_detached_) co_return false;
   const int stored = co_await map_store_->store();  // guard:all-marked-first
   co_return stored == 0;
 }
@@ -514,13 +515,18 @@ Task<int> Primary::store_agreement(const Attempt& attempt) {
   }
   HAST_ASSERT(!local_detached_);  // only beside a peer that is in use
   // After a power cut here nothing else tells what it lacks from what it has and we have lost.
-  if (original && map_->sync_count() > 0 && !metadata_.extra().peer_behind) {
-    // guard:pass-to-an-original-is-noted
-    const int rc = co_await update_metadata(
-        [](Metadata&, Extra& extra, Primary&) { extra.peer_behind = true; });
-    if (rc != 0) co_return rc;
-  }
-  co_return 0;
+  // guard:pass-to-an-original-is-noted
+  const int noted = original && map_->sync_count() > 0 ? co_await note_peer_behind() : 0;
+  co_return noted;
+}
+
+/// A peer that lost power may lack what was flushed here, and an original cannot say so. Not needed
+/// once this copy counts as the newer one. No guard: its callers are.
+Task<int> Primary::note_peer_behind() {
+  if (counted_ || metadata_.extra().peer_behind) co_return 0;
+  const int rc =
+      co_await update_metadata([](Metadata&, Extra& extra, Primary&) { extra.peer_behind = true; });
+  co_return rc;
 }
 
 /// At the end of a pass: what both have from now on, once the peer has heard of it.

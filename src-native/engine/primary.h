@@ -102,6 +102,7 @@ class Primary : public Provider, private LinkEvents {
   Task<void> note_clean();
   Task<void> note_failed_flush();
   Task<void> tell_next_life();
+  Task<int> note_peer_behind();
   void inherit_failed_flush();
   Task<bool> has_marked_all();
   bool may_be_ahead() const;
@@ -234,6 +235,7 @@ class Primary : public Provider, private LinkEvents {
   bool stale_impossible_ = false;
   bool peer_is_new_ = false;  // since our disk was given up: it has nothing of the data
 
+  bool marked_all_ = false;    // since a flush had failed before the machine's restart
   bool all_marked_ = false;    // on disk, since a flush had failed before the machine's restart
   bool flush_failed_ = false;  // what the local disk has of older writes is unknown from then on
 

@@ -353,7 +353,7 @@ void Primary::submit_local(Slot& slot) {
   const uint64_t at = data_offset_ + slot.offset;
   if (slot.op == RequestOp::kWrite) {
     // guard:beside-one-behind-it-is-stored: nothing is taken back from there after a power cut.
-    const bool through = slot.fua || metadata_.extra().peer_behind;
+    const bool through = slot.fua || (attached() && metadata_.extra().peer_behind);
     disk_.submit_write(slot.disk, at, ConstBytes(slot.buffer, slot.length), through);
   } else {
     disk_.submit_discard(slot.disk, at, slot.length);
@@ -628,7 +628,9 @@ Task<int> Primary::flush_both() {
     const bool alone = started_ && may_be_ahead() && map_->sync_count() > 0;
     if (alone && needs_peer_) co_return -EIO;                   // guard:behind-promises-nothing
     const int counted = alone ? co_await ensure_counted() : 0;  // guard:count-before-lone-flush
-    co_return counted;
+    if (counted != 0 || !started_) co_return counted;
+    const int noted = co_await note_peer_behind();  // guard:lone-flush-is-noted
+    co_return noted;
   }
   if (local == 0) co_return 0;
   // The peer has flushed all of it; success once it is known that our own copy is stale.

@@ -157,7 +157,8 @@ void Secondary::apply(const Decision& decision, Metadata& metadata, Extra& extra
     // No guard: it matters only where the primary has written nothing alone.
     metadata.remotecnt = std::min(metadata.remotecnt, below);
   }
-  extra.discarded = false;
+  // Now this copy is the one that is given something: guard:behind-ends-with-the-role
+  extra.discarded = extra.peer_behind = false;
   extra.set(generations_after(decision, extra.generations()));
   const bool repaired = config_.extended && decision.source == SyncSource::kPrimary;
   const bool lost_cache = repaired && extra.lost_cache(config_.bootid);

@@ -1,6 +1,6 @@
 /** The link of a provider in devdir: there as long as its device is. */
 import { lstatSync, mkdirSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { HastError } from '../error.ts';
 
 function failure(link: string, why: string, cause?: unknown): HastError {
@@ -9,7 +9,8 @@ function failure(link: string, why: string, cause?: unknown): HastError {
 
 /** A link of an earlier daemon is replaced at once; what is no link stays. @throws HastError */
 export function makeLink(link: string, device: string): void {
-  const fresh = `${link}.new`;
+  // The provider of another resource may have any name but one with a dot in front.
+  const fresh = join(dirname(link), `.${basename(link)}.${process.pid}`);
   try {
     mkdirSync(dirname(link), { recursive: true, mode: 0o755 });
     const there = lstatSync(link, { throwIfNoEntry: false });

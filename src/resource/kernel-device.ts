@@ -62,6 +62,9 @@ export class KernelDevice {
    */
   async offer(resource: Resource, shape: DeviceShape): Promise<readonly number[]> {
     const { device } = resource;
+    // The device of an adopted worker may be of a kind that is not asked for any more.
+    const kind = this.#bridge?.kind;
+    if (kind !== undefined && device !== 'auto' && device !== kind) await this.close();
     if (device === 'none') return [];
     this.#must = device !== 'auto';
     if (this.#bridge === undefined) {

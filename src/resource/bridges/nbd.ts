@@ -105,6 +105,9 @@ export class NbdBridge implements Bridge {
     const index = this.#index;
     this.#index = null;
     if (index === null) return;
+    // Somebody may have disconnected it, and the index be another's by now.
+    const now = ownerOf(index, this.#places);
+    if (now !== undefined && now !== this.owner) return;
     try {
       this.#kernel.nbdDisconnect(index);
     } catch {

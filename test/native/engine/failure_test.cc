@@ -867,14 +867,26 @@ TEST(failure, "so when what is lost had been copied before the restart (rule 6)"
   }
 }
 
-TEST(failure, "the operator may say that what is here counts, after a failed flush, too (rule 6)") {
-  Pair pair;
-  fail_alone(pair, 1);
-  pair.a().become_init();
-  pair.a().become_primary(true);
-  CHECK(pair.run_until_serving(pair.a()));
-  CHECK_EQ(pair.flush(pair.a()), 0);
-  CHECK(!pair.a().extra().flush_failed);
+TEST(failure, "by force FLUSH says yes after a failed one, and it is remembered still (rule 6)") {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    Pair pair;
+    fail_alone(pair, 1);
+    pair.a().become_init();
+    if (seed % 2 == 0) pair.mend();
+    pair.a().become_primary(true);
+    CHECK(pair.run_until_serving(pair.a()));
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    pair.mend();
+    CHECK(pair.settle(pair.a()));
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    pair.a().power_cut(seed);
+    pair.loop.advance(kSecond);
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    CHECK(pair.settle(pair.a()));
+    CHECK(has(pair.a(), 4096, pattern(7, 4096)));
+    CHECK(pair.equal());
+  }
 }
 
 }  // namespace hast::test

@@ -814,6 +814,60 @@ TEST(loss, "what an original has not been given yet is not taken back after a po
   }
 }
 
+TEST(loss, "what was flushed alone is not taken back from an original that lost power (F)") {
+  unsigned marks = 0;
+  for (uint64_t us = 0; us < 400; us += 10) {
+    Pair pair(beside_an_original(true));
+    pair.connect();
+    CHECK(pair.settle(pair.a()));
+    CHECK_EQ(pair.write(pair.a(), 0, pattern(us, 8192)), 0);
+    pair.a().power_cut(us);
+    pair.b().become_init();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    CHECK_EQ(pair.flush(pair.b()), 0);
+    // Not counted yet, but marked.
+    pair.begin(pair.b(), RequestOp::kWrite, 16384, 4096, pattern(us + 1, 4096));
+    pair.loop.advance(us);
+    pair.b().power_cut(us);
+    if (pair.b().metadata().localcnt == 0 && marked(pair.b(), 0)) ++marks;
+    pair.a().become_secondary();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    CHECK(read_back(pair, pair.b(), 0, 8192) == pattern(us, 8192));
+    CHECK(pair.settle(pair.b()));
+    CHECK(read_back(pair, pair.b(), 0, 8192) == pattern(us, 8192));
+  }
+  CHECK(marks > 2);
+}
+
+TEST(loss, "what an original was to be given is forgotten when the roles are changed (F)") {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    Pair pair(beside_an_original(false));
+    pair.connect();
+    part(pair);
+    CHECK_EQ(pair.flush(pair.a()), 0);
+    CHECK(pair.a().extra().peer_behind);
+    pair.a().crash();
+    pair.mend();
+    pair.b().become_init();
+    pair.a().become_secondary();
+    pair.b().become_primary();
+    CHECK(pair.run_until_serving(pair.b()));
+    CHECK(pair.settle(pair.b()));
+    CHECK_EQ(pair.write(pair.b(), 8192, pattern(seed, 8192)), 0);
+    pair.b().crash();
+    pair.a().power_cut(seed);
+    pair.loop.advance(kSecond);
+    pair.b().become_secondary();
+    pair.a().become_primary();
+    CHECK(pair.run_until_serving(pair.a()));
+    CHECK(pair.settle(pair.a()));
+    CHECK(has(pair.a(), 8192, pattern(seed, 8192)));
+    CHECK(pair.equal());
+  }
+}
+
 TEST(loss, "a secondary that lost power is not promoted unasked while its peer is away (rule 16)") {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     Pair pair;
