@@ -186,6 +186,47 @@ unless(device, notRoot())(
   }),
 );
 
+device(
+  "NBD: an index that is somebody else's by now is left alone",
+  inScene(async ({ kernel, places, queue }) => {
+    const note = {
+      kind: 'nbd',
+      device: '/dev/nbd3',
+      link: '/x',
+      owner: 'hastd data on a',
+    } as const;
+    const bridge = nbdMaker(kernel, places).find(note);
+    writeFileSync(`${places.sys}/block/nbd3/backend`, 'another\n');
+    await bridge?.close();
+    assert.equal(kernel.said, []);
+    assert.is(readFileSync(`${queue}/io_timeout`, 'utf8'), '30000\n');
+  }),
+);
+
+device(
+  'an adopted device ends when the configuration asks for none any more',
+  inScene(async ({ kernel, places, directory }) => {
+    const log = Logger.root(() => {}, 0);
+    const subject = new KernelDevice([nbdMaker(kernel, places)], () => log);
+    const link = `${directory}/hast/data`;
+    makeLink(link, '/dev/nbd3');
+    subject.adopt({ kind: 'nbd', device: '/dev/nbd3', link, owner: 'hastd data on a' });
+    const resource = resourceIn(directory, { device: 'none', devdir: `${directory}/hast` });
+    assert.equal(await subject.offer(resource, SHAPE), []);
+    assert.not(subject.opens);
+    assert.equal(kernel.said, ['disconnect 3']);
+    assert.not(existsSync(link));
+  }),
+);
+
+device('the link of a provider leaves those of all others alone', () =>
+  inTempdir(async (directory) => {
+    makeLink(`${directory}/data.new`, '/dev/nbd5');
+    makeLink(`${directory}/data`, '/dev/nbd6');
+    assert.is(readlinkSync(`${directory}/data.new`), '/dev/nbd5');
+  }),
+);
+
 const impossible: BridgeMaker = {
   kind: 'ublk',
   lacking: async () => 'no driver',
