@@ -31,7 +31,7 @@ function errnoOf(body: () => unknown): string | undefined {
 const door = suite('native');
 
 door('every function answers wrong arguments with a TypeError or a HastError', () => {
-  const takesNothing = ['confine', 'limits', 'socketPair', 'streamPair'];
+  const takesNothing = ['confine', 'limits', 'socketPair', 'streamPair', 'ublkProbe'];
   const wrong: unknown[][] = [
     [],
     [undefined, undefined, undefined, undefined],
