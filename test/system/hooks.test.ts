@@ -170,7 +170,7 @@ add(
       });
       const wrong = `Hook ended with exit code 3 (${failing.path} connect data)`;
       assert.equal(there, { running: null, runningSeconds: 0, waiting: 0, failure: wrong });
-      assert.ok(b.output.includes(`[ERROR] [data] ${wrong}.`), b.output);
+      assert.ok(b.output.includes(`[ERROR] [data] (secondary) ${wrong}.`), b.output);
       assert.match((await b.hastctl('status')).stderr, `the last hook failed: ${wrong}`);
 
       const { hooks: here, notes } = await a.when('a note', ({ notes: all }) => all.length > 0);
