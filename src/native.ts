@@ -78,7 +78,7 @@ export interface HostFunctions {
 /** Control of the kernel's block drivers; errors carry the errno with which it refuses. */
 export interface KernelFunctions {
   /**
-   * Makes a free NBD device of connected stream sockets (1 to 16); the caller closes its own.
+   * Makes a free NBD device of a connected stream socket; the caller closes its own.
    * Requests wait `deadSeconds` for another connection when none is left. Returns its index.
    */
   nbdConnect(
@@ -88,7 +88,7 @@ export interface KernelFunctions {
       readonly deadSeconds: number;
       readonly backend: string;
     },
-    sockets: readonly number[],
+    socket: number,
   ): number;
   /**
    * Gives a device a connection in place of a dead one; where none is dead it is not taken, and its
@@ -349,7 +349,7 @@ export interface NativeModule {
 }
 
 /** The version of the interface above; an addon of another one is refused. */
-const INTERFACE_VERSION = 4;
+const INTERFACE_VERSION = 5;
 
 type Group = Readonly<Record<string, (...args: never[]) => unknown>>;
 type Addon = NativeModule & { readonly version: () => number };

@@ -9,7 +9,7 @@ namespace hast {
 namespace {
 
 /// The version of the addon's interface; native.ts refuses an addon of another one.
-constexpr uint32_t kInterfaceVersion = 4;
+constexpr uint32_t kInterfaceVersion = 5;
 
 Napi::Value version(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), kInterfaceVersion);

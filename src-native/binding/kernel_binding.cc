@@ -5,10 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <string>
-#include <vector>
 
 #include "binding/arguments.h"
 #include "binding/ublk_binding.h"
@@ -17,30 +15,16 @@
 namespace hast::binding {
 namespace {
 
-constexpr int64_t kSocketsMax = 16;
-
 /// Undefined; with an exception pending when there is an error.
 Napi::Value ended(const Napi::CallbackInfo& info, const char* what, int error) {
   if (error != 0) throw_system(info.Env(), what, "", error);
   return info.Env().Undefined();
 }
 
-std::vector<int> read_sockets(Arguments& arguments, size_t index) {
-  std::vector<int> sockets;
-  const Napi::Object list = arguments.object(index);
-  if (arguments.bad()) return sockets;
-  const int64_t count = arguments.integer_of(list, "length", 1, kSocketsMax);
-  for (int64_t i = 0; i < count && !arguments.bad(); ++i) {
-    const std::string key = std::to_string(i);
-    sockets.push_back(static_cast<int>(arguments.integer_of(list, key.c_str(), 0, INT32_MAX)));
-  }
-  return sockets;
-}
-
 Napi::Value nbd_connect_js(const Napi::CallbackInfo& info) {
   Arguments arguments(info, "nbdConnect");
   const Napi::Object from = arguments.object(0);
-  const std::vector<int> sockets = read_sockets(arguments, 1);
+  const int socket = arguments.descriptor(1);
   if (arguments.bad()) return info.Env().Undefined();
   kernel::NbdDevice device;
   device.size_bytes = arguments.unsigned64_of(from, "sizeBytes");
@@ -49,7 +33,7 @@ Napi::Value nbd_connect_js(const Napi::CallbackInfo& info) {
   device.backend = arguments.text_of(from, "backend");
   if (arguments.bad()) return info.Env().Undefined();
   uint32_t index = 0;
-  const int error = kernel::nbd_connect(device, sockets, index);
+  const int error = kernel::nbd_connect(device, socket, index);
   if (error != 0) return ended(info, "NBD_CMD_CONNECT", error);
   return Napi::Number::New(info.Env(), index);
 }

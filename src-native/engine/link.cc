@@ -367,15 +367,14 @@ bool Link::peer_is_silent(uint64_t now) const {
   return waiting && silence_ms > settings_.timeout_ms;
 }
 
-/// Until there is something to do about being alive: each waking costs an idle machine time.
-/// When the next one is to be sent. To one of ours at whole seconds, when the primary's tick is,
-/// too: each waking costs an idle machine.
+/// When the next keepalive is to be sent. To one of ours at whole seconds, as the primary's tick.
 uint64_t Link::keepalive_due_us(uint64_t last_us) const {
   if (!settings_.extended) return last_us + kKeepaliveOriginalUs;
   const uint64_t due_us = last_us + kKeepaliveOursUs;
   return due_us - due_us % kSecond;
 }
 
+/// Until there is something to do about being alive: each waking costs an idle machine time.
 uint64_t Link::next_tick_us(uint64_t last_keepalive_us) const {
   if (!settings_.extended || !established_ || keepalive_.queued) return kTickUs;
   const uint64_t limit_us = std::min<uint64_t>(kSilenceOursMs, settings_.timeout_ms) * 1000;

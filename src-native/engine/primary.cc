@@ -238,23 +238,19 @@ Task<void> Primary::note_life() {
   const Extra& own = metadata_.extra();
   const bool ahead = own.ahead || loose();
   const bool fell = own.lost_cache(config_.bootid);
-  all_marked_ = co_await has_marked_all();
-  if ((own.boot == config_.bootid || fell) && own.ahead == ahead && !all_marked_) co_return;
+  if (marked_all_) {
+    const int stored = co_await map_store_->store();  // guard:all-marked-first
+    marked_all_ = stored == 0 && !local_detached_;
+  }
+  if ((own.boot == config_.bootid || fell) && own.ahead == ahead && !marked_all_) co_return;
   // No guard: it is one with the call.
   co_await update_metadata([](Metadata&, Extra& extra, Primary& self) {
-    if (self.all_marked_)
-      extra.flush_failed = false;  // no guard: it takes back what a guard has set
+    // No guard: it takes back what a guard has set.
+    if (self.marked_all_) extra.flush_failed = false;
     // guard:power-cut-is-not-forgotten
     if (!extra.lost_cache(self.config_.bootid)) extra.boot = self.config_.bootid;
     extra.ahead = extra.ahead || self.loose();  // guard:mode-outlives-its-life
   });
-}
-
-/// Is it on the disk that everything is to be copied, since a flush had failed?
-Task<bool> Primary::has_marked_all() {
-  if (!marked_all_ || local_detached_) co_return false;
-  const int stored = co_await map_store_->store();  // guard:all-marked-first
-  co_return stored == 0;
 }
 
 Task<void> Primary::attempt_once(Attempt& attempt) {

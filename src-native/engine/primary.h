@@ -104,7 +104,6 @@ class Primary : public Provider, private LinkEvents {
   Task<void> tell_next_life();
   Task<int> note_peer_behind();
   void inherit_failed_flush();
-  Task<bool> has_marked_all();
   bool may_be_ahead() const;
   Task<void> attempt_once(Attempt& attempt);
   Task<void> keep_connected(std::unique_ptr<Attempt> first);
@@ -236,7 +235,6 @@ class Primary : public Provider, private LinkEvents {
   bool peer_is_new_ = false;  // since our disk was given up: it has nothing of the data
 
   bool marked_all_ = false;    // since a flush had failed before the machine's restart
-  bool all_marked_ = false;    // on disk, since a flush had failed before the machine's restart
   bool flush_failed_ = false;  // what the local disk has of older writes is unknown from then on
 
   // Flushes: one pair in flight, everybody who comes meanwhile shares the next.

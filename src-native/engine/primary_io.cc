@@ -648,10 +648,8 @@ Task<int> Primary::flush_local() {
   ++counters_.flush_errors;
   // After a failed flush nobody knows what is stored; a second one that succeeds would prove
   // nothing.
-  if (!flush_failed_) {
-    logf(host_, LogLevel::kError, "Local flush failed: %s.", std::strerror(-rc));
-  }
   const bool first = !flush_failed_;
+  if (first) logf(host_, LogLevel::kError, "Local flush failed: %s.", std::strerror(-rc));
   flush_failed_ = true;  // guard:failed-flush-is-final
   // guard:failed-flush-outlives-a-crash
   if (!detach_local("a flush", -rc) && first) scope_.spawn(tell_next_life());

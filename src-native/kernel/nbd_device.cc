@@ -20,19 +20,17 @@ constexpr uint16_t kBackendIdentifier = 10;
 constexpr uint64_t kServerFlags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
                                   NBD_FLAG_SEND_TRIM | NBD_FLAG_CAN_MULTI_CONN | kSendWriteZeroes;
 
-void put_sockets(GenericRequest& request, std::span<const int> sockets) {
+void put_socket(GenericRequest& request, int socket) {
   const std::size_t list = request.open(NBD_ATTR_SOCKETS);
-  for (const int socket : sockets) {
-    const std::size_t item = request.open(NBD_SOCK_ITEM);
-    request.put_u32(NBD_SOCK_FD, static_cast<uint32_t>(socket));
-    request.close(item);
-  }
+  const std::size_t item = request.open(NBD_SOCK_ITEM);
+  request.put_u32(NBD_SOCK_FD, static_cast<uint32_t>(socket));
+  request.close(item);
   request.close(list);
 }
 
 }  // namespace
 
-int nbd_connect(const NbdDevice& device, std::span<const int> sockets, uint32_t& index) {
+int nbd_connect(const NbdDevice& device, int socket, uint32_t& index) {
   const uint16_t family = family_of(NBD_GENL_FAMILY_NAME);
   if (family == 0) return errno;
   GenericRequest request(family, NBD_CMD_CONNECT);
@@ -44,7 +42,7 @@ int nbd_connect(const NbdDevice& device, std::span<const int> sockets, uint32_t&
   request.put_u64(NBD_ATTR_TIMEOUT, 0);
   request.put_u64(NBD_ATTR_DEAD_CONN_TIMEOUT, device.dead_seconds);
   request.put_text(kBackendIdentifier, device.backend);
-  put_sockets(request, sockets);
+  put_socket(request, socket);
   std::vector<std::byte> answer;
   const int error = exchange(request, answer);
   if (error != 0) return error;
@@ -60,7 +58,7 @@ int nbd_reconnect(uint32_t index, const std::string& backend, int socket) {
   GenericRequest request(family, NBD_CMD_RECONFIGURE);
   request.put_u32(NBD_ATTR_INDEX, index);
   request.put_text(kBackendIdentifier, backend);
-  put_sockets(request, std::span(&socket, 1));
+  put_socket(request, socket);
   std::vector<std::byte> answer;
   return exchange(request, answer);
 }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 
 /// The control side of the kernel's NBD client, over netlink. Each call is carried out when it
@@ -17,9 +16,9 @@ struct NbdDevice {
   std::string backend;
 };
 
-/// Makes a free device of connected stream sockets, at whose other ends the transmission phase of
-/// NBD is served. The kernel takes references of its own. A slow server is waited for without end.
-int nbd_connect(const NbdDevice& device, std::span<const int> sockets, uint32_t& index);
+/// Makes a free device of a connected stream socket, at whose other end the transmission phase of
+/// NBD is served. The kernel takes a reference of its own. A slow server is waited for without end.
+int nbd_connect(const NbdDevice& device, int socket, uint32_t& index);
 
 /// Gives a device a connection in place of one that is dead. Where none is, the kernel says nothing
 /// and takes none: the other end of such a socket hangs up when the caller closes its own.

@@ -21,8 +21,7 @@ export class KernelDevice {
   #link = '';
   /** An explicit kind must be had; `auto` does without. */
   #must = false;
-  /** The end of the last device. */
-  #closing: Promise<void> = Promise.resolve();
+  #ended: Promise<void> = Promise.resolve();
 
   constructor(makers: readonly BridgeMaker[], log: () => Logger) {
     this.#makers = makers;
@@ -38,6 +37,11 @@ export class KernelDevice {
     const bridge = this.#bridge;
     if (bridge === undefined || bridge.device === null) return null;
     return { kind: bridge.kind, device: bridge.device, owner: bridge.owner, link: this.#link };
+  }
+
+  /** Resolves when the last device that was closed is gone. */
+  get ended(): Promise<void> {
+    return this.#ended;
   }
 
   /** Whether there is something to open when the worker serves. */
@@ -102,10 +106,10 @@ export class KernelDevice {
   close(): Promise<void> {
     const bridge = this.#bridge;
     this.#bridge = undefined;
-    if (bridge === undefined) return this.#closing;
+    if (bridge === undefined) return this.#ended;
     if (bridge.device !== null) removeLink(this.#link, bridge.device);
-    this.#closing = bridge.close();
-    return this.#closing;
+    this.#ended = bridge.close();
+    return this.#ended;
   }
 
   /** Who has it open, mounted or in use otherwise. */

@@ -120,8 +120,6 @@ export class Supervisor {
   readonly #deps: SupervisorDeps;
   readonly #hooks: HookQueue;
   readonly #device: KernelDevice;
-  /** The device goes; whoever is told of another role waits for it. */
-  #closing: Promise<void> = Promise.resolve();
   /** What the worker says while its device opens. */
   #held: EngineEvent[] | undefined;
   /** Why the device could not be had, which ends the worker. */
@@ -244,7 +242,7 @@ export class Supervisor {
   /** Ends the worker whatever the role is, for the end of the daemon. Resolves when it is gone. */
   async close(): Promise<void> {
     this.#closed = true;
-    if (this.#state.phase === 'init') return this.#closing;
+    if (this.#state.phase === 'init') return this.#device.ended;
     const request = { role: 'init', force: true, ifUnused: false } as const;
     await this.changeRole(request, 'the end of hastd').catch(() => {});
   }
@@ -493,7 +491,7 @@ export class Supervisor {
         const before = this.role;
         const { state, effects } = step(this.#state, next);
         this.#state = state;
-        if (!SERVING.has(state.phase)) this.#closing = this.#device.close();
+        if (!SERVING.has(state.phase)) void this.#device.close();
         for (const effect of effects) this.#carryOut(effect);
         this.#entered(before);
       }
@@ -586,7 +584,8 @@ export class Supervisor {
     const chosen = this.#waiting.filter(which);
     this.#waiting = this.#waiting.filter((one) => !chosen.includes(one));
     for (const one of chosen) {
-      if (error === null) void this.#closing.then(one.resolve);
+      // A role that has no device is told when that is gone.
+      if (error === null) void this.#device.ended.then(one.resolve);
       else one.reject(error);
     }
   }

@@ -10,7 +10,7 @@ import { HastError } from '../../error.ts';
 import { LIMITS } from '../../limits.ts';
 import { errnoName, type HostFunctions, type KernelFunctions } from '../../native.ts';
 import type { Bridge, BridgeMaker, BridgeOffer, DeviceShape } from '../bridge.ts';
-import { loadModule } from './modprobe.ts';
+import { driverLacking } from './modprobe.ts';
 
 export type NbdKernel = Pick<
   KernelFunctions,
@@ -86,7 +86,7 @@ export class NbdBridge implements Bridge {
     }
     try {
       const settings = { ...shape, deadSeconds: DEAD_SECONDS, backend: this.owner };
-      this.#index = this.#kernel.nbdConnect(settings, [socket]);
+      this.#index = this.#kernel.nbdConnect(settings, socket);
     } catch (error) {
       throw failure((error as Error).message, error);
     } finally {
@@ -165,14 +165,9 @@ function failure(why: string, cause?: unknown): HastError {
 }
 
 export function nbdMaker(kernel: NbdKernel, places = PLACES): BridgeMaker {
-  const loaded = (): boolean => existsSync(`${places.sys}/module/nbd`);
   return {
     kind: 'nbd',
-    async lacking() {
-      if (process.getuid?.() !== 0) return 'needs root';
-      const problem = loaded() ? undefined : await loadModule('nbd');
-      return loaded() ? undefined : (problem ?? 'the kernel has no module nbd');
-    },
+    lacking: () => driverLacking('nbd', () => existsSync(`${places.sys}/module/nbd`)),
     make: (owner) => new NbdBridge(kernel, owner, places),
     find({ device, owner }) {
       const index = Number(NODE.exec(device)?.[1] ?? Number.NaN);

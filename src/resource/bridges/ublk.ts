@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { HastError } from '../../error.ts';
 import { errnoName, type KernelFunctions } from '../../native.ts';
 import type { Bridge, BridgeMaker, BridgeOffer, DeviceShape } from '../bridge.ts';
-import { loadModule } from './modprobe.ts';
+import { driverLacking } from './modprobe.ts';
 
 export type UblkKernel = Pick<
   KernelFunctions,
@@ -206,14 +206,10 @@ async function probe(kernel: UblkKernel): Promise<string | undefined> {
 }
 
 export function ublkMaker(kernel: UblkKernel, places = PLACES): BridgeMaker {
-  const loaded = (): boolean => existsSync(`${places.dev}/ublk-control`);
+  const isThere = (): boolean => existsSync(`${places.dev}/ublk-control`);
   return {
     kind: 'ublk',
-    async lacking() {
-      if (process.getuid?.() !== 0) return 'needs root';
-      const problem = loaded() ? undefined : await loadModule('ublk_drv');
-      return loaded() ? probe(kernel) : (problem ?? 'the kernel has no module ublk_drv');
-    },
+    lacking: async () => (await driverLacking('ublk_drv', isThere)) ?? probe(kernel),
     make: (owner) => new UblkBridge(kernel, owner, places),
     find({ device, owner }) {
       const index = Number(NODE.exec(device)?.[1] ?? Number.NaN);

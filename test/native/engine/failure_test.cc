@@ -9,6 +9,14 @@ namespace hast::test {
 
 namespace {
 
+/// Nothing is flushed before we say so, and a pass can be caught in its middle.
+PairOptions roomy() {
+  PairOptions options;
+  options.disk_bytes = 16u << 20;
+  options.keepdirty = 256;
+  return options;
+}
+
 /// Also marks all of it: the next pass is one over the whole disk.
 void write_everywhere(Pair& pair, uint64_t seed) {
   for (uint64_t at = 0; at < pair.a().data().size(); at += 131072) {
@@ -481,10 +489,7 @@ TEST(failure, "a flush that failed is known after the role has changed (rule 6)"
 
 TEST(failure, "a copy whose flush failed is not compared after an orderly end in between, either") {
   for (uint64_t seed = 1; seed <= 4; ++seed) {
-    PairOptions options;
-    options.disk_bytes = 16u << 20;
-    options.keepdirty = 256;
-    Pair pair(options);
+    Pair pair(roomy());
     pair.connect();
     write_everywhere(pair, seed);
     pair.b().life()->disk->add_fault({FaultComponent::kFlush, -EIO, 1});
@@ -498,10 +503,8 @@ TEST(failure, "a copy whose flush failed is not compared after an orderly end in
 
 TEST(failure, "so with a disk that was given up, where only the peer could be told (rule 6)") {
   for (uint64_t seed = 1; seed <= 8; ++seed) {
-    PairOptions options;
+    PairOptions options = roomy();
     options.seed = seed;
-    options.disk_bytes = 16u << 20;
-    options.keepdirty = 256;
     Pair pair(options);
     pair.connect();
     write_everywhere(pair, seed);
@@ -744,10 +747,7 @@ TEST(failure, "the newest copy whose flush failed is written again once the peer
 
 TEST(failure, "nor is it compared, should that be interrupted (rule 6)") {
   for (uint64_t seed = 1; seed <= 4; ++seed) {
-    PairOptions options;
-    options.disk_bytes = 16u << 20;
-    options.keepdirty = 256;
-    Pair pair(options);
+    Pair pair(roomy());
     pair.connect();
     part(pair);
     write_everywhere(pair, seed);

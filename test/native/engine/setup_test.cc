@@ -1,13 +1,19 @@
 // What a set-up that is cut off, forced or refused leaves behind.
 
-#include "harness.h"
-#include "sim/pair.h"
+#include "engine/stories.h"
 
 namespace hast::test {
 
 namespace {
-constexpr uint64_t kSecond = 1'000'000;
-constexpr uint64_t kDataAt = 1u << 20;  // where user data begin on the disk
+/// Node b is primary and writes before the two have ever met, and is init then.
+void write_before_meeting(Pair& pair) {
+  pair.cut(true);
+  pair.b().become_primary();
+  CHECK(pair.run_until_serving(pair.b()));
+  CHECK_EQ(pair.write(pair.b(), 0, pattern(1, 4096)), 0);
+  pair.b().become_init();
+  pair.mend();
+}
 
 /// How often a node has said it at this level in its life.
 int said(Node& node, LogLevel level, std::string_view part) {
@@ -43,12 +49,7 @@ TEST(setup, "a first set-up that is cut off at any moment still ends in a whole 
 
 TEST(setup, "a secondary that was written before the two met is not overwritten unasked (R-11)") {
   Pair pair;
-  pair.cut(true);
-  pair.b().become_primary();
-  CHECK(pair.run_until_serving(pair.b()));
-  CHECK_EQ(pair.write(pair.b(), 0, pattern(1, 4096)), 0);
-  pair.b().become_init();
-  pair.mend();
+  write_before_meeting(pair);
   pair.b().become_secondary();
   pair.a().become_primary();
   CHECK(pair.run_until_serving(pair.a()));
@@ -147,12 +148,7 @@ TEST(setup, "a dial that nobody answers does not delay a change of role (rule 21
 
 TEST(setup, "the same refusal is a warning once a minute, and a split-brain an error (20)") {
   Pair pair;
-  pair.cut(true);
-  pair.b().become_primary();
-  CHECK(pair.run_until_serving(pair.b()));
-  CHECK_EQ(pair.write(pair.b(), 0, pattern(1, 4096)), 0);
-  pair.b().become_init();
-  pair.mend();
+  write_before_meeting(pair);
   pair.a().become_primary();
   CHECK(pair.run_until_serving(pair.a()));
   pair.loop.advance(55 * kSecond);

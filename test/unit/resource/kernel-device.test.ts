@@ -18,6 +18,7 @@ import { makeLink, removeLink } from '../../../src/resource/device-link.ts';
 import { closeLeftOver, KernelDevice } from '../../../src/resource/kernel-device.ts';
 import { resourceIn } from '../../helper/resource.ts';
 import { notRoot, unless } from '../../helper/skip.ts';
+import { systemError } from '../../helper/system-error.ts';
 import { inTempdir } from '../../helper/tempdir.ts';
 
 const device = suite('kernel device');
@@ -62,12 +63,6 @@ class FakeKernel implements NbdKernel {
   nbdDisconnect(index: number): void {
     this.said.push(`disconnect ${index}`);
   }
-}
-
-/** As `guarded` of native.ts makes them. */
-function systemError(errno: number): HastError {
-  const cause = Object.assign(new Error('refused'), { errno });
-  return new HastError('SYSTEM', { message: 'refused', cause });
 }
 
 interface Scene {
@@ -127,7 +122,7 @@ device(
       kernel.refuses = undefined;
       await bridge.open();
       kernel.closeFd(kernelFds[0] ?? -1);
-      kernel.refuses = systemError(22);
+      kernel.refuses = systemError('EINVAL');
     }
     await bridge.close();
     assert.is(kernel.said.filter((line) => line.startsWith('connect')).length, 2);
@@ -140,7 +135,7 @@ device(
   inScene(async ({ kernel, places }) => {
     const bridge = new NbdBridge(kernel, 'hastd data on a', places);
     const { kernelFds } = await bridge.offer(SHAPE);
-    kernel.refuses = systemError(16);
+    kernel.refuses = systemError('EBUSY');
     await bridge.open().then(
       () => assert.unreachable(),
       (error) => assert.is(error.code, 'DEVICE_BRIDGE'),

@@ -2,22 +2,17 @@
 import { closeSync, mkdirSync, writeFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { HastError } from '../../../src/error.ts';
+import type { HastError } from '../../../src/error.ts';
 import { UblkBridge, type UblkKernel, ublkMaker } from '../../../src/resource/bridges/ublk.ts';
 import { closeLeftOver } from '../../../src/resource/kernel-device.ts';
 import { notRoot, unless } from '../../helper/skip.ts';
+import { systemError } from '../../helper/system-error.ts';
 import { inTempdir } from '../../helper/tempdir.ts';
 
 const ublk = suite('ublk bridge');
 const SHAPE = { sizeBytes: 1n << 30n, blockBytes: 512 };
 const OWNER = 'hastd data on a';
-const ERRNO = { ENODEV: 19, EBUSY: 16, ENOTSUP: 95, ETIMEDOUT: 110 } as const;
-
-/** As `guarded` of native.ts makes them. */
-function refusal(name: keyof typeof ERRNO): HastError {
-  const cause = Object.assign(new Error(name), { errno: ERRNO[name] });
-  return new HastError('SYSTEM', { message: name, cause });
-}
+const NOTE = { kind: 'ublk', device: '/dev/ublkb0', owner: OWNER, link: '/x' } as const;
 
 interface Device {
   owner: bigint;
@@ -52,7 +47,7 @@ class FakeDriver implements UblkKernel {
   async ublkStartRecovery(index: number): Promise<void> {
     const device = this.#of(index);
     this.lingering -= 1;
-    if (this.lingering >= 0) throw refusal('EBUSY');
+    if (this.lingering >= 0) throw systemError('EBUSY');
     device.state = 'quiesced';
     this.said.push(`recover ${index}`);
   }
@@ -76,7 +71,7 @@ class FakeDriver implements UblkKernel {
   }
   #of(index: number): Device {
     const device = this.devices.get(index);
-    if (device === undefined) throw refusal('ENODEV');
+    if (device === undefined) throw systemError('ENODEV');
     return device;
   }
 }
@@ -155,7 +150,7 @@ ublk(
     await offered(bridge);
     await bridge.open();
     await offered(bridge);
-    driver.start = async () => Promise.reject(refusal('ETIMEDOUT'));
+    driver.start = async () => Promise.reject(systemError('ETIMEDOUT'));
     await refused(bridge.open());
     assert.is(bridge.device, '/dev/ublkb0');
     driver.start = async () => {};
@@ -173,7 +168,7 @@ ublk(
     await offered(bridge);
     let go = (): void => {};
     const gone = new Promise<void>((_, reject) => {
-      go = () => reject(refusal('ENODEV'));
+      go = () => reject(systemError('ENODEV'));
     });
     driver.start = () => gone;
     const opening = refused(bridge.open());
@@ -200,12 +195,11 @@ ublk(
     assert.equal(driver.said.slice(-3), ['remove 0', 'add 0', 'start 0']);
 
     const maker = ublkMaker(driver, places);
-    const note = { kind: 'ublk', device: '/dev/ublkb0', owner: OWNER, link: '/x' } as const;
-    assert.is(maker.find({ ...note, device: '/dev/ublkb1' }), undefined);
-    assert.is(maker.find({ ...note, device: '/dev/ublkb2' }), undefined);
-    assert.is(maker.find({ ...note, device: '/dev/nbd0' }), undefined);
-    assert.is(maker.find(note)?.device, '/dev/ublkb0');
-    await closeLeftOver([maker], note);
+    assert.is(maker.find({ ...NOTE, device: '/dev/ublkb1' }), undefined);
+    assert.is(maker.find({ ...NOTE, device: '/dev/ublkb2' }), undefined);
+    assert.is(maker.find({ ...NOTE, device: '/dev/nbd0' }), undefined);
+    assert.is(maker.find(NOTE)?.device, '/dev/ublkb0');
+    await closeLeftOver([maker], NOTE);
     assert.equal([...driver.devices.keys()], [1]);
   }),
 );
@@ -217,10 +211,9 @@ ublk(
     await offered(before);
     await before.open();
     await offered(before);
-    const note = { kind: 'ublk', device: '/dev/ublkb0', owner: OWNER, link: '/x' } as const;
-    assert.ok(before.waits && ublkMaker(driver, places).find(note)?.waits);
+    assert.ok(before.waits && ublkMaker(driver, places).find(NOTE)?.waits);
     await before.open();
-    assert.not(before.waits || ublkMaker(driver, places).find(note)?.waits);
+    assert.not(before.waits || ublkMaker(driver, places).find(NOTE)?.waits);
   }),
 );
 
@@ -230,7 +223,7 @@ unless(ublk, notRoot())(
     writeFileSync(`${places.dev}/ublk-control`, '');
     const maker = ublkMaker(driver, places);
     assert.is(await maker.lacking(), undefined);
-    driver.lacks = refusal('ENOTSUP');
+    driver.lacks = systemError('ENOTSUP');
     assert.match((await maker.lacking()) ?? '', /too old/);
   }),
 );
