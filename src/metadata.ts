@@ -41,6 +41,8 @@ export interface BlockFacts {
   readonly ahead: boolean;
   /** A flush has failed here: what a read gives need not be stored. */
   readonly flushFailed: boolean;
+  /** What was flushed here without an original, or in a pass to it, it may not have. */
+  readonly peerBehind: boolean;
   /** Boot id of the machine when it began to take writes that may not be flushed; 0: all are. */
   readonly boot: bigint;
 }
@@ -82,6 +84,7 @@ const RECORD = {
     ahead: 16,
     discarded: 32,
     flushFailed: 64,
+    peerBehind: 128,
   },
 } as const;
 
@@ -170,6 +173,7 @@ function decodeRecord(bytes: Buffer): Record | undefined {
     peerStale: has('peerStale'),
     ahead: has('ahead'),
     flushFailed: has('flushFailed'),
+    peerBehind: has('peerBehind'),
     boot: bytes.readBigUInt64LE(at.boot),
   };
   return {

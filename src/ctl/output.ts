@@ -151,6 +151,7 @@ function dumpObject(report: DumpReport): object {
     peerStale: facts?.peerStale ?? false,
     ahead: facts?.ahead ?? false,
     flushFailed: facts?.flushFailed ?? false,
+    peerBehind: facts?.peerBehind ?? false,
     boot: facts === undefined ? null : String(facts.boot),
     generation: facts === undefined ? null : String(facts.generation),
     history: facts === undefined ? [] : facts.history.map(String),

@@ -130,6 +130,7 @@ metadata('trusts the newest record when the sector equals it, the older one, or 
         peerStale: false,
         ahead: false,
         flushFailed: false,
+        peerBehind: false,
         boot: 55n,
       });
     }
@@ -144,6 +145,7 @@ metadata('each flag of a record is read by itself', () => {
     [16, 'ahead'],
     [32, 'discarded'],
     [64, 'flushFailed'],
+    [128, 'peerBehind'],
   ] as const) {
     const { facts } = decodeBlock(compose(areaOf(FIELDS), recordOf(FIELDS, 8n, KNOWN | flag)));
     const on = Object.entries(facts ?? {}).filter(([, value]) => value === true);

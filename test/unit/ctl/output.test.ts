@@ -186,11 +186,13 @@ output('JSON says the same, and 64-bit identities exactly', () => {
   assert.is(dumped.resources[0].historyKnown, false);
   assert.is(dumped.resources[0].boot, null);
   const flags = { syncTarget: false, localStale: false, discarded: false };
-  const more = { peerStale: true, ahead: true, flushFailed: true, boot: 2n ** 64n - 1n };
-  const facts = { generation: 7n, history: [], ...flags, ...more };
+  const more = { peerStale: true, ahead: true, flushFailed: true, peerBehind: true };
+  const boots = { boot: 2n ** 64n - 1n };
+  const facts = { generation: 7n, history: [], ...flags, ...more, ...boots };
   const known = JSON.parse(FORMATTERS.json.dump([{ name: 'a', block: { ...block, facts } }]));
-  const { peerStale, ahead, flushFailed, boot } = known.resources[0];
-  assert.equal([peerStale, ahead, flushFailed, boot], [true, true, true, '18446744073709551615']);
+  const { peerStale, ahead, flushFailed, peerBehind, boot } = known.resources[0];
+  assert.equal({ peerStale, ahead, flushFailed, peerBehind }, more);
+  assert.is(boot, '18446744073709551615');
   assert.equal(JSON.parse(FORMATTERS.json.status([])), { resources: [] });
 });
 
