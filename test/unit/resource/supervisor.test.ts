@@ -7,6 +7,7 @@ import type { Resource } from '../../../src/config/config.ts';
 import { HastError } from '../../../src/error.ts';
 import { Logger } from '../../../src/log.ts';
 import { native } from '../../../src/native.ts';
+import type { BridgeMaker } from '../../../src/resource/bridge.ts';
 import { DeviceClaims } from '../../../src/resource/component.ts';
 import { workerLauncher } from '../../../src/resource/process.ts';
 import { Spares } from '../../../src/resource/spares.ts';
@@ -28,6 +29,8 @@ interface Bench {
   readonly lines: string[];
   readonly hooks: string[];
   readonly events: string[];
+  /** Of the kernel's devices: none, unless a test puts one there. */
+  readonly bridges: BridgeMaker[];
   role(role: 'init' | 'primary' | 'secondary', options?: Options): Promise<readonly string[]>;
   another(name: string, local: string): Supervisor;
   newcomer(): Promise<Fake>;
@@ -101,6 +104,7 @@ function bench(
       const hooks: string[] = [];
       const events: string[] = [];
       const fakes: Fake[] = [];
+      const bridges: BridgeMaker[] = [];
       const host = makeFakeHost();
       writeComponent(`${directory}/disk`, 'data');
       const log = Logger.root(({ level, text }) => lines.push(`${level} ${text}`), 0);
@@ -115,7 +119,7 @@ function bench(
       const deps = {
         host,
         claims: new DeviceClaims(),
-        bridges: [],
+        bridges,
         log,
         launch: workerLauncher({ ...common, spares }),
         startHook: (_path: string, args: readonly string[]) => {
@@ -142,6 +146,7 @@ function bench(
           lines,
           hooks,
           events,
+          bridges,
           role: async (role, { force = false, ifUnused = false } = {}) =>
             (await subject.changeRole({ role, force, ifUnused })).notices,
           another: (name, local) => {
@@ -196,6 +201,46 @@ supervisor(
     await until('all hooks', 3000, () => hooks.length === 3);
     assert.equal(hooks, ['role data init primary', 'connect data', 'role data primary init']);
   }),
+);
+
+supervisor(
+  'the device is there when a primary is answered, and gone when another role is',
+  bench(
+    '',
+    async ({ subject, directory, role, bridges }) => {
+      const said: string[] = [];
+      let letGo = (): void => {};
+      const gone = new Promise<void>((resolve) => {
+        letGo = resolve;
+      });
+      const device = { device: null as string | null, kind: 'nbd', waits: false } as const;
+      const bridge = {
+        ...device,
+        owner: '',
+        offer: async () => ({ kernelFds: [] }),
+        open: async () => {
+          Object.assign(bridge, { device: '/dev/nbd3' });
+        },
+        close: async () => {
+          said.push('device ends');
+          await gone;
+        },
+      };
+      const maker = { kind: 'nbd', lacking: async () => undefined } as const;
+      bridges.push({ ...maker, make: () => bridge, find: () => undefined });
+      await role('primary');
+      assert.is((await subject.status()).device, `${directory}/hast/data`);
+      const answered = role('init').then(() => said.push('role answered'));
+      await until('the worker is gone', 10_000, () => subject.workerPid === 0 && said.length > 0);
+      await new Promise((resolve) => setImmediate(resolve));
+      said.push('device gone');
+      letGo();
+      await answered;
+      assert.equal(said, ['device ends', 'device gone', 'role answered']);
+      assert.is((await subject.status()).device, null);
+    },
+    (directory) => ({ device: 'nbd', devdir: `${directory}/hast` }),
+  ),
 );
 
 supervisor(
